@@ -1,0 +1,54 @@
+"""Everything graphrec raises for a caller's mistake.
+
+GraphrecError (ValueError)
+├── ArgumentError        an argument outside its allowed values
+├── StrangerError        a model with a user table was asked about a user it never saw
+├── NotFittedError       a model was asked to score before it was fitted
+├── RunError             a run folder is missing, damaged, or of another version or vocabulary
+└── ConfigError          a configuration names an unknown key, model or metric
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GraphrecError(ValueError):
+    """Base of all errors that a caller can cause."""
+
+
+class ArgumentError(GraphrecError):
+    """An argument outside its allowed values."""
+
+
+class StrangerError(GraphrecError):
+    """A model with a user table was asked about a user it never saw."""
+
+
+class NotFittedError(GraphrecError):
+    """A model was asked to score before it was fitted."""
+
+
+class RunError(GraphrecError):
+    """A run folder that is missing, damaged, or does not belong to this version or vocabulary."""
+
+
+class ConfigError(GraphrecError):
+    """A configuration that names an unknown key, model or metric."""
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str], error: type[GraphrecError] = ArgumentError) -> None:
+    """Raise ``error`` unless ``value`` is allowed, naming the argument, the value, and the nearest allowed one."""
+    choices = list(allowed)
+    if value not in choices:
+        nearest = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        raise error(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+
+
+def check_range(name: str, value: float, low: float | None = None, high: float | None = None) -> None:
+    """Raise :class:`ArgumentError` unless ``low <= value <= high``."""
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        bounds = f">= {low}" if high is None else f"<= {high}" if low is None else f"within {low}..{high}"
+        raise ArgumentError(f"{name} must be {bounds}, got {value!r}")

@@ -1,0 +1,1 @@
+"""Full-ranking evaluation: top-k, metrics, intervals and tests."""

@@ -1,0 +1,1 @@
+"""Ranking and catalogue metrics, one file each."""

@@ -1,0 +1,145 @@
+"""Histories: the only form a question to a recommender has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graphrec.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from kg_loaders import Interactions
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """A ragged batch of users, each given by the items of their past, in order of time where it is known.
+
+    User ``b`` owns ``items[offsets[b]:offsets[b + 1]]``. Training batches, evaluation and a live request all
+    build this object. A user without a past is an empty row.
+
+    Args:
+        items: Item indices, int64 ``[total]``.
+        offsets: Row boundaries from 0 to ``total``, int64 ``[batch_size + 1]``.
+        user_index: Who they are, int64 ``[batch_size]``; ``None`` for strangers.
+        times: Seconds, float64 ``[total]``; ``None`` where unknown.
+        weights: Ratings or counts, float32 ``[total]``; ``None`` where unknown.
+
+    Raises:
+        ArgumentError: Shapes, types or offsets contradict each other.
+
+    Example:
+        >>> batch = Histories.from_lists([[3, 1], [], [2]])
+        >>> len(batch), batch.lengths.tolist(), batch.rows.tolist()
+        (3, [2, 0, 1], [0, 0, 2])
+        >>> batch.select(torch.tensor([2, 0])).items.tolist()
+        [2, 3, 1]
+    """
+
+    items: Tensor
+    offsets: Tensor
+    user_index: Tensor | None = None
+    times: Tensor | None = None
+    weights: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("items", self.items), ("offsets", self.offsets), ("user_index", self.user_index)):
+            if value is not None and (value.dtype != torch.int64 or value.dim() != 1):
+                raise ArgumentError(f"histories.{name} must be 1-d int64, got {value.dtype} {list(value.shape)}")
+        if self.offsets.numel() == 0:
+            raise ArgumentError("histories.offsets must hold batch_size + 1 boundaries, got none")
+        for name, value, size in (
+            ("user_index", self.user_index, len(self)),
+            ("times", self.times, self.items.numel()),
+            ("weights", self.weights, self.items.numel()),
+        ):
+            if value is not None and value.shape != (size,):
+                raise ArgumentError(f"histories.{name} must have shape [{size}], got {list(value.shape)}")
+        # One check of three facts; spelled out only when it fails.
+        first, last = int(self.offsets[0]), int(self.offsets[-1])
+        if first != 0 or last != self.items.numel() or bool((self.lengths < 0).any()):
+            raise ArgumentError(f"histories.offsets must rise from 0 to {self.items.numel()}, got {first}..{last}")
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[Sequence[int]], user_index: Sequence[int] | None = None) -> Histories:
+        """Make histories from one list of item indices a user."""
+        lengths = torch.tensor([len(row) for row in lists], dtype=torch.int64)
+        items = torch.tensor([item for row in lists for item in row], dtype=torch.int64)
+        users = None if user_index is None else torch.tensor(list(user_index), dtype=torch.int64)
+        return cls(items, _offsets(lengths), users)
+
+    @classmethod
+    def from_interactions(cls, interactions: Interactions, num_users: int) -> Histories:
+        """Make one history a user, for all ``num_users`` users, from interactions grouped by user."""
+        users = torch.from_numpy(interactions.user)
+        return cls(
+            items=torch.from_numpy(interactions.item),
+            offsets=_offsets(torch.bincount(users, minlength=num_users)),
+            user_index=torch.arange(num_users),
+            times=None if interactions.time is None else torch.from_numpy(interactions.time),
+            weights=None if interactions.weight is None else torch.from_numpy(interactions.weight),
+        )
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Items of each user, int64 ``[batch_size]``."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """The user of each item, as a row of this batch, int64 ``[total]``."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.items.device), self.lengths)
+
+    def select(self, rows: Tensor) -> Histories:
+        """Return the histories at ``rows``, in their order."""
+        lengths = self.lengths[rows]
+        offsets = _offsets(lengths)
+        # Position within the batch, shifted to the position within the store.
+        shift = torch.repeat_interleave(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        position = torch.arange(int(offsets[-1]), device=self.items.device) + shift
+        return Histories(
+            self.items[position],
+            offsets,
+            _at(self.user_index, rows),
+            _at(self.times, position),
+            _at(self.weights, position),
+        )
+
+    def keep(self, mask: Tensor) -> Histories:
+        """Return the same users with only the items where ``mask`` (bool ``[total]``) holds."""
+        lengths = torch.bincount(self.rows[mask], minlength=len(self))
+        return Histories(
+            self.items[mask], _offsets(lengths), self.user_index, _at(self.times, mask), _at(self.weights, mask)
+        )
+
+    def strangers(self) -> Histories:
+        """Return the same histories with nobody's identity."""
+        return Histories(self.items, self.offsets, None, self.times, self.weights)
+
+    def to(self, device: torch.device | str) -> Histories:
+        """Return the histories on ``device``."""
+        moved = (
+            None if t is None else t.to(device, non_blocking=True)
+            for t in (self.items, self.offsets, self.user_index, self.times, self.weights)
+        )
+        return Histories(*moved)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return self.offsets.numel() - 1
+
+    def __repr__(self) -> str:
+        who = "strangers" if self.user_index is None else "users"
+        return f"Histories({len(self)} {who}, {self.items.numel()} items)"
+
+
+def _offsets(lengths: Tensor) -> Tensor:
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0))
+
+
+def _at(column: Tensor | None, rows: Tensor) -> Tensor | None:
+    return None if column is None else column[rows]

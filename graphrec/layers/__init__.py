@@ -1,0 +1,1 @@
+"""Attention layers over graphs, histories and modalities; plain tensors in and out."""

@@ -1,0 +1,1 @@
+"""The fused kernels that the layers share."""

@@ -1,0 +1,1 @@
+"""Recommenders, from popularity to the flagship."""

@@ -1,0 +1,1 @@
+"""Samplers: negatives, batches, neighbours."""

@@ -1,0 +1,1 @@
+"""From a run folder to recommendations in original ids, explained."""

@@ -1,0 +1,1 @@
+"""Training that selects on validation, refits, and resumes bit-equal."""

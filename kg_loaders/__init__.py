@@ -1,0 +1,27 @@
+"""Knowledge graphs and interactions, from files to one checked form: RecGraph."""
+
+from kg_loaders.errors import (
+    DownloadError,
+    FormatError,
+    GraphError,
+    KGLoaderError,
+    UnknownDatasetError,
+    UnknownIdError,
+)
+from kg_loaders.graph import SPLITS, Feature, Interactions, RecGraph, sort_interactions
+from kg_loaders.vocabulary import Vocabulary
+
+__all__ = [
+    "SPLITS",
+    "DownloadError",
+    "Feature",
+    "FormatError",
+    "GraphError",
+    "Interactions",
+    "KGLoaderError",
+    "RecGraph",
+    "UnknownDatasetError",
+    "UnknownIdError",
+    "Vocabulary",
+    "sort_interactions",
+]

@@ -1,0 +1,1 @@
+"""File formats, one file each: ``read`` a folder or file into a RecGraph, ``write`` it back."""
