@@ -65,8 +65,13 @@ class Interactions:
 
     def __getitem__(self, rows: NDArray[Any] | slice) -> Interactions:
         """Return the interactions at ``rows`` (a mask, indices or a slice)."""
-        time, weight, split = (None if c is None else c[rows] for c in (self.time, self.weight, self.split))
-        return Interactions(self.user[rows], self.item[rows], time, weight, split)
+        return Interactions(
+            self.user[rows],
+            self.item[rows],
+            None if self.time is None else self.time[rows],
+            None if self.weight is None else self.weight[rows],
+            None if self.split is None else self.split[rows],
+        )
 
     def columns(self) -> Iterator[tuple[str, NDArray[Any] | None]]:
         """Yield ``(name, array or None)`` in a fixed order."""
