@@ -9,6 +9,7 @@ from kg_loaders.errors import (
     UnknownIdError,
 )
 from kg_loaders.graph import SPLITS, Feature, Interactions, RecGraph, sort_interactions
+from kg_loaders.registry import load
 from kg_loaders.vocabulary import Vocabulary
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "UnknownDatasetError",
     "UnknownIdError",
     "Vocabulary",
+    "load",
     "sort_interactions",
 ]

@@ -105,7 +105,7 @@ class Feature:
 
     def __post_init__(self) -> None:
         if self.is_text:
-            if self.values.ndim != 1 or not all(isinstance(v, str) for v in self.values):
+            if self.values.ndim != 1 or not all(issubclass(kind, str) for kind in set(map(type, self.values))):
                 raise GraphError("a text feature must be a 1-d array of str")
         elif self.values.dtype != np.float32 or self.values.ndim != 2:
             raise GraphError(f"a vector feature must be float32 [num_nodes, dim], got {_describe(self.values)}")

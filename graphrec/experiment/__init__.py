@@ -1,1 +1,25 @@
 """Runs, comparisons and reports."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig, RunConfig
+
+if TYPE_CHECKING:
+    from graphrec.experiment.comparison import compare
+    from graphrec.experiment.folder import RunFolder
+    from graphrec.experiment.runner import run
+
+__all__ = ["DataConfig", "EvalConfig", "ModelConfig", "RunConfig", "RunFolder", "compare", "run"]
+
+# Loaded on first use: the command line reads a configuration without waiting for torch. A function must not share
+# its module's name, for importing the module would put the module in the function's place.
+_HOMES = {"RunFolder": "folder", "compare": "comparison", "run": "runner"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,1 +1,7 @@
 """Training losses on plain tensors."""
+
+from graphrec.losses.bpr import bpr
+from graphrec.losses.reduction import weighted_mean
+from graphrec.losses.sampled_softmax import sampled_softmax
+
+__all__ = ["bpr", "sampled_softmax", "weighted_mean"]

@@ -1,1 +1,26 @@
 """Recommenders, from popularity to the flagship."""
+
+from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
+from graphrec.models.ease import EASE
+from graphrec.models.item_knn import ItemKNN
+from graphrec.models.mf import SoftmaxMF
+from graphrec.models.popularity import Popularity
+
+MODELS: dict[str, type[Recommender]] = {
+    "EASE": EASE,
+    "ItemKNN": ItemKNN,
+    "Popularity": Popularity,
+    "SoftmaxMF": SoftmaxMF,
+}
+"""Every model that a configuration or the command line can name."""
+
+__all__ = [
+    "EASE",
+    "MODELS",
+    "ClosedFormRecommender",
+    "GradientRecommender",
+    "ItemKNN",
+    "Popularity",
+    "Recommender",
+    "SoftmaxMF",
+]

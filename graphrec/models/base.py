@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from graphrec.errors import ArgumentError, StrangerError
+from graphrec.errors import ArgumentError, NotFittedError, StrangerError
 from graphrec.histories import Histories
 from kg_loaders import RecGraph
 
@@ -83,7 +83,57 @@ class Recommender(nn.Module, ABC):
 
 
 class ClosedFormRecommender(Recommender):
-    """A model that is fitted in one call, without gradients."""
+    """A model that is fitted in one call, without gradients.
+
+    What fitting finds lives in buffers made by :meth:`register_result`. They are empty before, and loading a state
+    fills them, so a state can be loaded into an unfitted model of the same ``num_items``.
+    """
+
+    def __init__(self, num_items: int) -> None:
+        super().__init__(num_items)
+        self._result_shapes: dict[str, tuple[int | None, ...]] = {}
+
+    def register_result(self, name: str, *shape: int | None, dtype: torch.dtype = torch.float32) -> None:
+        """Register the buffer of a tensor that :meth:`fit` finds, empty for now; ``None`` is a size it also finds."""
+        self.register_buffer(name, torch.empty(0, dtype=dtype))
+        self._result_shapes[name] = shape
+
+    def check_ready(self, histories: Histories) -> None:
+        """Make sure that the model has been fitted and knows all items of the histories.
+
+        Raises:
+            NotFittedError: The model was neither fitted nor loaded.
+            ArgumentError: An item is outside the catalogue.
+        """
+        if not any(self.get_buffer(name).numel() for name in self._result_shapes):
+            raise NotFittedError(f"{type(self).__name__} has not been fitted; call fit() or load a fitted state first")
+        self.check_items(histories)
+
+    def check_items(self, histories: Histories) -> None:
+        """Make sure that all items of the histories are within the catalogue."""
+        items = histories.items
+        if items.numel() and not 0 <= int(items.min()) <= int(items.max()) < self.num_items:
+            raise ArgumentError(
+                f"histories.items must be within 0..{self.num_items - 1}, got {int(items.min())}..{int(items.max())}"
+            )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        errors = lists[-1]
+        for name, shape in self._result_shapes.items():
+            value = state_dict.get(prefix + name)
+            if not isinstance(value, Tensor):
+                continue
+            buffer = self.get_buffer(name)
+            sizes = zip(shape, value.shape, strict=False)
+            if value.numel() and (value.dim() != len(shape) or any(want not in (None, got) for want, got in sizes)):
+                wanted = ", ".join("any" if size is None else str(size) for size in shape)
+                errors.append(f"{prefix}{name} must have shape [{wanted}], got {list(value.shape)}")
+                value = buffer
+            # Taken over, not copied: the largest results fill half of the memory.
+            self._buffers[name] = state_dict[prefix + name] = value.to(buffer.device, buffer.dtype)
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
     @abstractmethod
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:

@@ -1,0 +1,73 @@
+"""``graphrec compare NAME``: several models on one split, with intervals and paired tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from graphrec.cli.common import print_json, say, split_arguments
+from graphrec.errors import ConfigError
+
+USAGE = """\
+usage: graphrec compare NAME_OR_PATH [--models A,B,...] [--seeds N] [--kg full,none,shuffled] [--versus MODEL]
+                        [--metric METRIC] [--out DIR] [--data.OPTION VALUE] [--train.OPTION VALUE]
+                        [--eval.OPTION VALUE] [--json]
+
+Train models on one split over several seeds, each with its committed configuration, and print their figures with
+95 % intervals and the paired test against one of them. Popularity and EASE are always in. Runs that are finished
+are taken as they are, so an interrupted comparison resumes.
+
+  NAME_OR_PATH              a known data set, or a folder
+  --models A,B,...          names of models, whatever their case and hyphens
+  --seeds N                 seeds 0 to N-1, or a list such as 3,5,8
+  --kg full,none,shuffled   a row each for every model that reads the knowledge graph
+  --versus MODEL            the model to test the others against; the last of --models when not given
+  --metric METRIC           the metric of the test; train.select_by when not given
+  --out DIR                 where the runs and the table go
+  --json                    print JSON for machines
+"""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    words, options, flags = split_arguments(argv, flags=("--json", "--help", "-h"))
+    from graphrec.experiment.reading import help_text, take_option
+
+    if flags & {"--help", "-h"}:
+        print(USAGE)
+        print(help_text(None))
+        return
+    if len(words) != 1:
+        raise ConfigError(f"compare takes one data set, got {' '.join(words) or 'none'}; see graphrec compare --help")
+    given: dict[str, Any] = {}
+    for name, read in (("models", _names), ("seeds", _seeds), ("kg", _names), ("versus", str), ("metric", str)):
+        options, value = take_option(options, name)
+        if value is not None:
+            given[name] = read(value)
+    options, out = take_option(options, "out")
+    if out is not None:
+        given["out"] = Path(out)
+
+    from graphrec.experiment.comparison import compare
+
+    table = compare(words[0], options=options, **given)
+    if "--json" in flags:
+        print_json(table.to_dict())
+        return
+    table.show()
+    folder = Path(table.rows[0].runs[0]).parent
+    say(f"saved: {', '.join(str(path) for path in sorted(folder.glob('table.*')))}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0 or ("," not in text and numbers[0] < 1):
+        raise ConfigError(f"--seeds must be a number of seeds, or seeds with commas between them, got {text!r}")
+    return numbers if "," in text else list(range(numbers[0]))

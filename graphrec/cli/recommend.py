@@ -1,0 +1,84 @@
+"""``graphrec recommend RUN``: rank items for a user, a stranger, or all users."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graphrec.cli.common import Parser, print_json, say
+
+if TYPE_CHECKING:
+    from graphrec.serving.recommender import RunRecommender
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    parser = Parser("recommend", "Rank the items that a user has not seen, in original ids.")
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    who = add_who(parser)
+    who.add_argument("--all-users", action="store_true", help="every user of the data set, into a file")
+    parser.add_argument("-k", type=int, help="how many items a user")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="FILE.parquet or FILE.tsv, with --all-users")
+    parser.add_argument("--explain", action="store_true", help="say why, for a user or a stranger")
+    arguments = parser.parse_args(argv)
+    if arguments.all_users != (arguments.output is not None):
+        parser.error("--all-users and --output go together")
+    if arguments.all_users and arguments.explain:
+        parser.error("--explain is for one user; see also graphrec explain")
+    if arguments.k is not None and arguments.k < 1:
+        parser.error(f"-k must be at least 1, got {arguments.k}")
+    # The library's own default where no k is given.
+    how_many = {} if arguments.k is None else {"k": arguments.k}
+
+    from graphrec.serving.output import check_output, write_all
+    from graphrec.serving.recommender import RunRecommender
+
+    if arguments.output is not None:
+        check_output(arguments.output)
+    recommender = RunRecommender.load(arguments.run)
+    if arguments.all_users:
+        rows = write_all(recommender, arguments.output, **how_many)
+        if arguments.json:
+            print_json({"output": str(arguments.output), "users": recommender.graph.num_users, "rows": rows})
+        else:
+            print(f"{arguments.output}: {rows} rows for {recommender.graph.num_users} users")
+        return
+    _show(recommender, arguments, how_many)
+
+
+def add_who(parser: argparse.ArgumentParser) -> Any:
+    """Add the options that say whom a question is about."""
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument("--user", metavar="ID", help="a user of the data set")
+    who.add_argument(
+        "--history", metavar="TITLE_OR_ID", action="append", help="an item a stranger took, oldest first; repeatable"
+    )
+    return who
+
+
+def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: dict[str, int]) -> None:
+    histories = recommender.histories(arguments.user, arguments.history)
+    found = recommender.recommend_to(histories, **how_many)
+    explanations: Sequence[Any] = []
+    if arguments.explain:
+        from graphrec.serving.explain import explain
+
+        explanations = [explain(recommender, histories, item.item_index) for item in found]
+    if arguments.json:
+        items = [item.to_dict() for item in found]
+        for fields, explanation in zip(items, explanations, strict=False):
+            fields["explanation"] = explanation.to_dict()
+        past = recommender.graph.items.ids_of(histories.items.tolist())
+        print_json({"user_id": arguments.user, "history": past, "items": items})
+        return
+    titles = [recommender.graph.item_labels[item] for item in histories.items.tolist()]
+    shown = ", ".join(titles[-3:]) if arguments.history is None else ", ".join(titles)
+    say(f"past: {len(titles)} items" + (f", last: {shown}" if arguments.history is None else f": {shown}"))
+    width = max((len(item.title) for item in found), default=0)
+    for number, item in enumerate(found):
+        id_ = f"  id {item.item_id}" if item.title != item.item_id else ""
+        print(f"{item.rank:>3}  {item.title:<{width}}  {item.score:8.4f}{id_}")
+        for sentence in explanations[number].sentences if explanations else ():
+            print(f"       {sentence}")

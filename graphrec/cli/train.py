@@ -1,0 +1,52 @@
+"""``graphrec train NAME_OR_PATH``: train a model, measure it, and save the run."""
+
+from __future__ import annotations
+
+from graphrec.cli.common import print_json, print_metrics, say, split_arguments
+from graphrec.errors import ConfigError
+
+USAGE = """\
+usage: graphrec train [NAME_OR_PATH] [--model NAME] [--model.OPTION VALUE] [--config FILE.yaml] [--seed N] [--out DIR]
+                      [--data.OPTION VALUE] [--train.OPTION VALUE] [--eval.OPTION VALUE] [--json]
+
+Train a model, measure it, and save the run. A name alone uses the committed configuration of that data set. Of the
+places that can set a value, the command line comes before the file, and the file before the constructor's default.
+
+  NAME_OR_PATH          a known data set, or a folder; --config may name it instead
+  --model NAME          the model; its own options follow with --model NAME --help
+  --config FILE.yaml    settings from a file instead of the committed ones
+  --json                print JSON for machines
+"""
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    words, options, flags = split_arguments(argv, flags=("--json", "--help", "-h"))
+    from graphrec.experiment.reading import help_text, read_options, take_option
+
+    if flags & {"--help", "-h"}:
+        print(USAGE)
+        print(help_text(take_option(options, "model", "model.name")[1]))
+        return
+    if len(words) > 1:
+        raise ConfigError(f"train takes one data set, got {' '.join(words)}; see graphrec train --help")
+    read = read_options(options, words[0] if words else None)
+
+    from graphrec.experiment.runner import run
+
+    say(f"settings: {read.file or 'defaults of the constructors'}")
+    folder = run(read.config)
+    metrics = folder.metrics
+    if "--json" in flags:
+        print_json({"run": str(folder.path), **metrics})
+        return
+    print_metrics({part: metrics[part] for part in ("valid", "test") if part in metrics})
+    seconds = metrics["seconds"]["train"]
+    print(f"\ntrained  {seconds:.1f} s, peak memory {metrics['peak_memory_mb']:.0f} MB")
+    if metrics["chosen"]:
+        print(f"chosen   {', '.join(f'{name} = {value:g}' for name, value in metrics['chosen'].items())}")
+    print(f"run      {folder.path}")
+    for name, what in (("log.jsonl", "log"), ("tensorboard", "curves"), ("model.safetensors", "weights")):
+        if (folder.path / name).exists():
+            print(f"{what:<8} {folder.path / name}")
+    print(f"next     graphrec recommend {folder.path} --all-users -k 20 --output top.tsv")

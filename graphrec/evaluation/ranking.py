@@ -1,0 +1,130 @@
+"""From a model and histories to scores and ranked lists, batch by batch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from graphrec.errors import ArgumentError, check_range
+from graphrec.evaluation.topk import NotANumberError, top_k
+from graphrec.histories import Histories
+
+if TYPE_CHECKING:
+    from graphrec.models.base import Recommender
+
+# On a CPU a block is taken from malloc's heap, stays in the cache, and is found again for the next batch. Blocks above
+# malloc's limit of 32 MiB are mapped anew each time, and their page faults cost more than filling them.
+CPU_BLOCK_BYTES = 16 * 2**20
+MAX_BLOCK_BYTES = 256 * 2**20
+FEWEST_ROWS, MOST_ROWS = 64, 1024
+
+
+def rank_all(
+    model: Recommender,
+    histories: Histories,
+    k: int,
+    seen: Histories | None,
+    rows: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the best ``k`` items of any number of users, a batch at a time, so that memory stays small.
+
+    A list depends on the user and the seed alone, not on the batch. The model is in evaluation mode while the
+    generator runs, and afterwards in the mode it was in.
+
+    Args:
+        model: Any recommender, on any device; the histories are moved there.
+        histories: What the model is told, one row a user.
+        k: How many items, at least 1.
+        seen: What is not returned, one row for each row of ``histories``, usually ``histories`` itself;
+            ``None`` leaves out nothing.
+        rows: The rows to rank, int64; all of them when not given.
+        seed: Decides the order of ties.
+        batch_size: Users scored at once; when not given, see :func:`default_batch_size`.
+
+    Yields:
+        Rows ``[batch]``, their items ``[batch, k]`` (-1 where none is left) and scores ``[batch, k]``, all on the CPU.
+
+    Raises:
+        ArgumentError: An argument is out of range, or the model's scores hold NaN or have a wrong shape.
+
+    Example:
+        >>> from graphrec.models import Popularity
+        >>> model = Popularity(num_items=3)
+        >>> past = Histories.from_lists([[0, 1], [1]])
+        >>> _ = model.fit(past)
+        >>> [(rows.tolist(), items.tolist()) for rows, items, _ in rank_all(model, past, k=2, seen=past)]
+        [([0, 1], [[2, -1], [0, 2]])]
+    """
+    check_range("k", k, low=1)
+    if seen is not None and len(seen) != len(histories):
+        raise ArgumentError(f"seen must have {len(histories)} rows like histories, got {len(seen)}")
+    for part, batch, scores in score_batches(model, histories, rows, batch_size):
+        # Ties are drawn for each user, so strangers are told apart by their row.
+        users = part.to(scores.device) if batch.user_index is None else batch.user_index
+        left_out = _nothing(len(part)) if seen is None else seen.select(part)
+        items, values = best(model, scores, k, replace(left_out.to(scores.device), user_index=users), seed)
+        yield part, items.cpu(), values.cpu()
+
+
+def best(model: Recommender, scores: Tensor, k: int, seen: Histories, seed: int) -> tuple[Tensor, Tensor]:
+    """Return :func:`~graphrec.evaluation.topk.top_k`; an error over NaN names the model."""
+    try:
+        return top_k(scores, k, seen, seed)
+    except NotANumberError as error:
+        users = seen.user_index
+        who = error.row if users is None else int(users[error.row])
+        raise ArgumentError(f"{type(model).__name__} scores NaN for user {who}") from error
+
+
+def score_batches(
+    model: Recommender, histories: Histories, rows: Tensor | None, batch_size: int | None
+) -> Iterator[tuple[Tensor, Histories, Tensor]]:
+    """Yield rows, their histories and their checked scores ``[batch, num_items]`` on the model's device."""
+    if batch_size is not None:
+        check_range("batch_size", batch_size, low=1)
+    device = next((t.device for t in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
+    rows = torch.arange(len(histories)) if rows is None else rows
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        for part in torch.split(rows, batch_size or default_batch_size(model.num_items, device)):
+            if part.numel() == 0:
+                continue
+            batch = histories.select(part).to(device)
+            with torch.no_grad():
+                scores = model.score(batch)
+            shape = (len(part), model.num_items)
+            if scores.shape != shape or not scores.is_floating_point():
+                name = type(model).__name__
+                raise ArgumentError(
+                    f"{name}.score must return float {list(shape)}, got {scores.dtype} {list(scores.shape)}"
+                )
+            yield part, batch, scores
+            del scores  # before the next block is made, not after
+    finally:
+        if was_training:
+            model.train()
+
+
+def default_batch_size(num_items: int, device: torch.device) -> int:
+    """Return how many rows to score at once: a block of float32 scores of 16 MiB on a CPU, of 256 MiB elsewhere.
+
+    At least 64 rows (as far as 256 MiB allow), so that a matrix product is worth its name, and at most 1024, since a
+    model may need far more memory for a row than its scores.
+    """
+    row_bytes = 4 * max(num_items, 1)
+    rows = (CPU_BLOCK_BYTES if device.type == "cpu" else MAX_BLOCK_BYTES) // row_bytes
+    fewest = min(FEWEST_ROWS, max(1, MAX_BLOCK_BYTES // row_bytes))
+    return min(max(rows, fewest), MOST_ROWS)
+
+
+def _nothing(num_rows: int) -> Histories:
+    return Histories(torch.empty(0, dtype=torch.int64), torch.zeros(num_rows + 1, dtype=torch.int64))

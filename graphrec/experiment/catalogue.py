@@ -1,0 +1,91 @@
+"""The committed configurations: the best known settings, by data set and model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import graphrec
+from graphrec.errors import ConfigError
+from graphrec.experiment.config import resolve_model, simplified
+
+FLAGSHIP = "InductiveKGAT"  # what a data set's name alone trains
+
+NOT_SETTINGS = ("published",)  # keys of a file that describe it and do not configure a run
+
+
+def configs_root() -> Path:
+    """Return the folder of the committed configurations.
+
+    A wheel carries them inside the package; a checkout has them in ``scripts/configs``.
+    """
+    package = Path(graphrec.__file__).parent
+    packed = package / "configs"
+    return packed if packed.is_dir() else package.parent / "scripts" / "configs"
+
+
+def committed_files() -> list[Path]:
+    """Return all committed configurations, sorted."""
+    return sorted(configs_root().rglob("*.yaml"))
+
+
+def find_committed(dataset: str, model: str) -> Path | None:
+    """Return the committed configuration of a model on a data set, if there is one."""
+    for path in _files_of(dataset):
+        if simplified(path.stem) == simplified(model):
+            return path
+    return None
+
+
+def committed(dataset: str, model: str | None = None) -> tuple[dict[str, Any], Path | None]:
+    """Return the settings that a name alone stands for, and the file they come from.
+
+    A model without a file of its own takes data and evaluation from the set's other files (they agree, and a test
+    holds them to it) and every other default from its constructor.
+
+    Args:
+        dataset: Name of the data set.
+        model: Name of the model; the flagship when not given.
+
+    Raises:
+        ConfigError: The model is unknown, or the file is not a mapping.
+    """
+    name = resolve_model(model or FLAGSHIP)
+    own = find_committed(dataset, name)
+    if own is not None:
+        return read_yaml(own), own
+    settings: dict[str, Any] = {"model": {"name": name}}
+    for path in _files_of(dataset)[:1]:
+        shared = read_yaml(path)
+        settings |= {key: shared[key] for key in ("data", "eval") if key in shared}
+        return settings, path
+    return settings, None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return the settings in a YAML file, without the keys that only describe it.
+
+    Raises:
+        ConfigError: The file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark is not None else f"{path}"
+        raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path}: must be a mapping of settings, got {type(content).__name__}")
+    return {str(key): value for key, value in content.items() if key not in NOT_SETTINGS}
+
+
+def _files_of(dataset: str) -> list[Path]:
+    # Only a bare name can stand for a committed set; a path never reaches outside the folder.
+    if not dataset or Path(dataset).name != dataset or dataset in (".", ".."):
+        return []
+    return sorted((configs_root() / dataset).glob("*.yaml"))

@@ -1,0 +1,218 @@
+"""compare: several models on one split, over seeds, with intervals and paired tests."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graphrec.errors import ArgumentError, ConfigError, check_choice
+from graphrec.evaluation import combined_interval, paired_bootstrap_rows, seed_interval
+from graphrec.experiment.catalogue import FLAGSHIP
+from graphrec.experiment.config import KgName, RunConfig, resolve_model
+from graphrec.experiment.data import load_graph, prepare, resolve
+from graphrec.experiment.folder import RunFolder
+from graphrec.experiment.reading import read_options, take_option
+from graphrec.experiment.report import Figure, Row, Table
+from graphrec.experiment.runner import RUNS, build_evaluator, run
+from graphrec.models import MODELS
+from graphrec.models.base import ClosedFormRecommender
+from kg_loaders import RecGraph
+
+ALWAYS = ("Popularity", "EASE")  # no table without them
+
+# Resamples of the users: as many as DRAWS users in total allow, within these bounds.
+MIN_SAMPLES, MAX_SAMPLES, DRAWS = 1_000, 10_000, 500_000_000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row to be: a model with a part of the knowledge graph, as one configuration a seed."""
+
+    model: str
+    kg: str
+    configs: tuple[RunConfig, ...]
+
+
+def compare(
+    data: str,
+    models: Sequence[str] = (FLAGSHIP,),
+    seeds: Iterable[int] = range(3),
+    kg: Sequence[KgName] = ("full",),
+    versus: str | None = None,
+    metric: str | None = None,
+    options: Sequence[str] = (),
+    out: Path | None = None,
+    graph: RecGraph | None = None,
+    quiet: bool = False,
+) -> Table:
+    """Train models on one split over several seeds and return the table of their figures.
+
+    Every model uses its committed configuration. Popularity and EASE are always in. Where the data have a test part
+    it is measured, after a refit on train and validation; where they have none, validation is measured and models are
+    not refitted. A figure is the mean over users and seeds. Its interval and the paired tests resample users, each
+    with the mean over the seeds; p-values are corrected by Holm over the rows.
+
+    Runs that are finished in ``out`` are taken as they are, and unfinished ones continue, so a comparison that was
+    interrupted, or that gets another model or seed, costs only what is new.
+
+    Args:
+        data: Name or folder of the data set.
+        models: Names of models, whatever their case and hyphens.
+        seeds: Seeds of the models that draw at random; a closed form is fitted once.
+        kg: "full", "none", "shuffled": a row each for every model that reads the knowledge graph.
+        versus: The model that the others are tested against (with the first of ``kg``); the last of ``models``
+            when not given.
+        metric: The metric of the test; the one that selects epochs when not given.
+        options: Settings of all runs, as on the command line: ``["--train.epochs", "5"]``.
+        out: Where the runs and the table go; ``runs/<data set>/compare`` when not given.
+        graph: The data set, where it has been read already.
+        quiet: Show no progress.
+
+    Raises:
+        ConfigError: An unknown model or setting, or committed configurations that split the data differently.
+    """
+    chosen = _with_baselines(models)
+    seeds = tuple(dict.fromkeys(seeds))
+    if not seeds:
+        raise ArgumentError("seeds must hold at least one seed, got none")
+    if not kg:
+        raise ArgumentError("kg must hold at least one of 'full', 'none', 'shuffled', got none")
+    for wanted in kg:
+        check_choice("kg", wanted, ("full", "none", "shuffled"))
+    reference = resolve_model(versus or list(models)[-1])
+    if reference not in chosen:
+        raise ConfigError(f"versus must be one of the compared models {', '.join(chosen)}, got {versus!r}")
+
+    for name, instead in (("seed", "seeds"), ("out", "out"), ("config", "options")):
+        if take_option(options, name)[1] is not None:
+            raise ConfigError(f"--{name} is for one run; a comparison takes {instead}")
+    configs = {name: read_options(["--model", name, *options], data).config for name in chosen}
+    _check_agreement(configs)
+    graph = load_graph(configs[reference].data) if graph is None else graph
+    configs = {name: resolve(config, graph) for name, config in configs.items()}
+    has_test = prepare(graph, configs[reference]).has_split("test")
+    if not has_test:
+        configs = {name: replace(c, train=replace(c.train, refit=False)) for name, c in configs.items()}
+    tested = metric or configs[reference].train.select_by
+    metrics = _metrics(configs[reference], tested)
+
+    entries = [entry for name, config in configs.items() for entry in _entries(name, config, seeds, kg)]
+    at = next(i for i, entry in enumerate(entries) if entry.model == reference)
+    out = out or RUNS / Path(graph.name).name / "compare"
+    finished = _run_all(entries, graph, out, quiet)
+    part = "test" if has_test else "valid"
+    values = [_values_of(folders, part) for folders in finished]
+    p_values = _test([value[tested] for value in values], at)
+    rows = tuple(
+        Row(
+            entry.model,
+            entry.kg,
+            tuple(config.seed for config in entry.configs),
+            {metric: _figure(metric, folders, part, per_user) for metric in metrics},
+            p_value,
+            sum(folder.metrics["seconds"]["train"] for folder in folders) / len(folders),
+            max(folder.metrics["peak_memory_mb"] for folder in folders),
+            tuple(str(folder.path) for folder in folders),
+        )
+        for entry, folders, per_user, p_value in zip(entries, finished, values, p_values, strict=True)
+    )
+    table = Table(graph.name, configs[reference].data.split or "", part, metrics, rows, tested, rows[at].label)
+    table.save(out)
+    return table
+
+
+def reads_kg(model: str) -> bool:
+    """Whether a model reads the knowledge graph: its constructor takes triples."""
+    return "triples" in inspect.signature(MODELS[model]).parameters
+
+
+def _with_baselines(models: Sequence[str]) -> list[str]:
+    if not models:
+        raise ArgumentError("models must name at least one model, got none")
+    named = [resolve_model(name) for name in models]
+    return list(dict.fromkeys([*(name for name in ALWAYS if name not in named), *named]))
+
+
+def _check_agreement(configs: dict[str, RunConfig]) -> None:
+    """Make sure that all models see the same pairs and are measured alike."""
+    (first, own), *others = configs.items()
+    for name, config in others:
+        for section in ("data", "eval"):
+            if getattr(config, section) != getattr(own, section):
+                raise ConfigError(
+                    f"the committed configurations of {first} and {name} differ in {section}: "
+                    f"{getattr(own, section)} and {getattr(config, section)}"
+                )
+
+
+def _metrics(config: RunConfig, tested: str) -> tuple[str, ...]:
+    """Return all metrics that are measured, after making sure that the tested one has a value a user."""
+    measured = build_evaluator(config).metrics
+    per_user = [name for name, (kind, _) in measured.items() if kind.scope == "user"]
+    if tested in measured and tested not in per_user:
+        raise ConfigError(f"metric must be one with a value a user ({', '.join(per_user)}), got {tested!r}")
+    check_choice("metric", tested, per_user, ConfigError)
+    return tuple(measured)
+
+
+def _entries(model: str, config: RunConfig, seeds: Sequence[int], kg: Sequence[KgName]) -> list[Entry]:
+    # Nothing in a closed form is random but the order of ties.
+    own_seeds = seeds[:1] if issubclass(MODELS[model], ClosedFormRecommender) else seeds
+    if not reads_kg(model):
+        return [Entry(model, "", tuple(replace(config, seed=seed) for seed in own_seeds))]
+    return [
+        Entry(model, part, tuple(replace(config, seed=seed, data=replace(config.data, kg=part)) for seed in own_seeds))
+        for part in dict.fromkeys(kg)
+    ]
+
+
+def _run_all(entries: Sequence[Entry], graph: RecGraph, out: Path, quiet: bool) -> list[list[RunFolder]]:
+    total = sum(len(entry.configs) for entry in entries)
+    done = 0
+    finished: list[list[RunFolder]] = []
+    for entry in entries:
+        folders = []
+        for config in entry.configs:
+            done += 1
+            if not quiet:
+                print(f"run {done} of {total}: {config.label}", file=sys.stderr, flush=True)
+            folders.append(run(config, out / config.label, graph=graph, quiet=quiet))
+        finished.append(folders)
+    return finished
+
+
+def _values_of(folders: Sequence[RunFolder], part: str) -> dict[str, Tensor]:
+    """Return the values of one row: by metric, float64 ``[num_seeds, num_users]``."""
+    measured = [folder.per_user(part) for folder in folders]
+    first, values = measured[0]
+    for users, _ in measured:
+        assert torch.equal(users, first), "one split, one list of users"
+    return {name: torch.stack([per_user[name] for _, per_user in measured]) for name in values}
+
+
+def _figure(metric: str, folders: Sequence[RunFolder], part: str, values: dict[str, Tensor]) -> Figure:
+    if metric in values:
+        per_user = values[metric]
+        return Figure(*combined_interval(per_user, num_samples=_num_samples(per_user.size(1))))
+    # A metric of the whole catalogue, such as coverage, has a value a run and none a user.
+    figures = [folder.metrics[part][metric] for folder in folders]
+    return Figure(*seed_interval(figures)) if len(figures) > 1 else Figure(figures[0])
+
+
+def _test(values: Sequence[Tensor], at: int) -> list[float | None]:
+    """Return the p-value of each row against the row ``at``, after Holm."""
+    means = [value.mean(0) for value in values]
+    others = {str(row): mean for row, mean in enumerate(means) if row != at}
+    tests = paired_bootstrap_rows(others, means[at], num_samples=_num_samples(len(means[at])))
+    return [tests[str(row)].p_holm if row != at else None for row in range(len(values))]
+
+
+def _num_samples(num_users: int) -> int:
+    """Return how often to resample: the more users, the less it takes, and the more it costs."""
+    return min(MAX_SAMPLES, max(MIN_SAMPLES, DRAWS // num_users))

@@ -1,0 +1,142 @@
+"""EASE: a linear autoencoder in closed form, hard to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphrec.errors import ArgumentError
+from graphrec.histories import Histories
+from graphrec.models.base import ClosedFormRecommender
+from graphrec.models.sparse import cooccurrence_blocks
+from kg_loaders import RecGraph
+
+BLOCK_ROWS = 1024  # rows that are copied or mirrored at once
+
+
+class EASE(ClosedFormRecommender):
+    r"""Predicts each item from all others, by ridge regression with a zero diagonal.
+
+    .. math::
+        P = (X^\top X + \lambda I)^{-1}, \qquad
+        B_{ij} = \begin{cases} 0 & i = j \\ -P_{ij} / P_{jj} & i \ne j \end{cases}, \qquad
+        s(u, \cdot) = x_u B
+
+    with the 0/1 history matrix :math:`X`. Ratings and times are not used. Fitting holds one float32 matrix of
+    ``num_items`` squared, and inverts it in place by Cholesky factorisation on the CPU: 3.6 GB for 30,000 items. Each
+    value of :math:`\lambda` is one inversion, and if the best is not the last one tried, there is one more.
+
+    Args:
+        num_items: Number of items.
+        l2: The penalty λ, above 0; or several values, all tried on validation. Without a validation, the one in the
+            middle is used.
+
+    Raises:
+        ArgumentError: ``l2`` is empty or holds a value that is not above 0.
+
+    Example:
+        >>> model = EASE(num_items=3, l2=1.0)
+        >>> model.fit(Histories.from_lists([[0, 1], [0, 1], [2]]))
+        {}
+        >>> model.score(Histories.from_lists([[0]]))[0].argmax().item()
+        1
+
+    Source:
+        Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (WWW 2019), eq. 8.
+    """
+
+    weight: Tensor
+
+    def __init__(
+        self,
+        num_items: int,
+        l2: float | Sequence[float] = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
+    ) -> None:
+        super().__init__(num_items)
+        self.l2 = tuple(float(value) for value in l2) if isinstance(l2, Sequence) else (float(l2),)
+        if not self.l2 or not all(value > 0 and math.isfinite(value) for value in self.l2):
+            raise ArgumentError(f"l2 must be a number above 0 or several of them, got {l2!r}")
+        self.chosen_l2 = self.l2[len(self.l2) // 2]
+        self.register_result("weight", num_items, num_items)
+
+    @classmethod
+    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
+        """Make an unfitted model for a graph's items; options are the constructor's keyword arguments."""
+        return cls(graph.num_items, **options)
+
+    def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
+        r"""Solve for :math:`B`, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`.
+
+        Raises:
+            ArgumentError: A value of ``l2`` is too small for float32 and these data.
+        """
+        self.check_items(histories)
+        device = self.weight.device
+        self.weight = torch.empty(0, device=device)  # an earlier fit goes before the new matrix comes
+        matrix = torch.empty(self.num_items, self.num_items)
+
+        def solve(l2: float) -> None:
+            self.weight = torch.empty(0, device=device)
+            _fill_gram(matrix, histories, l2)
+            _invert(matrix, l2)
+            _to_weight(matrix)
+            self.weight = matrix.to(device)
+            self.chosen_l2 = l2
+            self.forget()
+
+        if validate is None or len(self.l2) == 1:
+            solve(self.chosen_l2)
+            return {}
+        values = {}
+        for l2 in self.l2:
+            solve(l2)
+            values[l2] = validate()
+        best = max(values, key=values.__getitem__)
+        if best != self.chosen_l2:
+            solve(best)
+        return {"l2": best}
+
+    def score(self, histories: Histories) -> Tensor:
+        """Sum the rows of :math:`B` over each history; see :meth:`Recommender.score`."""
+        self.check_ready(histories)
+        return F.embedding_bag(
+            histories.items, self.weight, histories.offsets, mode="sum", include_last_offset=True
+        )  # [batch_size, num_items]
+
+
+def _fill_gram(matrix: Tensor, histories: Histories, l2: float) -> None:
+    """Write the co-occurrences, plus ``l2`` on the diagonal, over ``matrix``."""
+    array = matrix.numpy()
+    for rows, block in cooccurrence_blocks(histories, len(matrix), BLOCK_ROWS):
+        block.toarray(out=array[rows])
+    matrix.diagonal().add_(l2)
+
+
+def _invert(matrix: Tensor, l2: float) -> None:
+    """Replace the lower triangle of a positive definite matrix by that of its inverse."""
+    from scipy.linalg.lapack import spotrf, spotri
+
+    least = float(matrix.diagonal().max()) * torch.finfo(torch.float32).eps
+    # The transposed view is in the column order that LAPACK wants, so nothing is copied; its upper triangle is ours.
+    factor, failed = spotrf(matrix.numpy().T, lower=0, overwrite_a=1, clean=0)
+    if failed or l2 < least:
+        raise ArgumentError(f"l2 must be larger for these data, got {l2}: float32 does not tell it from 0")
+    _, failed = spotri(factor, lower=0, overwrite_c=1)
+    assert not failed  # all pivots of the factor are positive
+
+
+def _to_weight(matrix: Tensor) -> None:
+    """Turn the inverse, given by its lower triangle, into the weights."""
+    scale = matrix.diagonal().reciprocal().neg_()  # [num_items]
+    for start in range(0, len(matrix), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        corner = matrix[rows, rows]
+        corner.copy_(corner.tril() + corner.tril(-1).T)
+        matrix[:start, rows] = matrix[rows, :start].T
+    matrix.mul_(scale)
+    matrix.fill_diagonal_(0.0)

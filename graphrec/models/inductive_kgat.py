@@ -1,0 +1,189 @@
+"""InductiveKGAT: items attended from the knowledge graph, users attended from their histories."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphrec.encoders import KnowledgeGraphEncoder
+from graphrec.errors import ArgumentError, check_range
+from graphrec.histories import Histories
+from graphrec.layers import HistoryAttentionPooling
+from graphrec.losses import sampled_softmax
+from graphrec.models.base import GradientRecommender
+from graphrec.sampling import UniformNegatives
+from kg_loaders import RecGraph
+
+
+class InductiveKGAT(GradientRecommender):
+    r"""Attention from entities to items, and from items to users; no user has a parameter.
+
+    .. math::
+        h_i &= e_i + \gamma \odot \textstyle\sum_{(r, t) \in \mathcal{N}_i} \alpha_{irt} \, m_{rt}
+            &&\text{an item as part of a history} \\
+        g_j &= e'_j + \gamma' \odot \textstyle\sum_{(r, t) \in \mathcal{N}_j} \alpha'_{jrt} \, m'_{rt}
+            &&\text{an item as a candidate} \\
+        u   &= \textstyle\sum_{i \in \mathcal{H}_u} A_{ui} \, h_i, \qquad
+        s(u, j) = \cos(u, g_j) / \tau + b_j
+
+    A user is a function of a history, so a stranger is served at once. Training hides a random part of each history
+    and asks for the whole of it back, with a softmax over negatives.
+
+    Args:
+        num_items: Number of items; they are the first entities.
+        num_relations: Number of relations of the triples.
+        triples: int64 ``[num_triples, 3]`` of (head, relation, tail); empty for a model without a KG.
+        dim: Width of all vectors.
+        heads: Attention heads over the KG's edges; divides ``dim``.
+        hops: How many edges away from an item the KG is read, 1 to 3.
+        min_entity_items: With one hop, entities linked to fewer distinct items are left out: they connect nothing.
+        gate: Start value of the gates :math:`\gamma` and :math:`\gamma'`, one a channel.
+        temperature: :math:`\tau`.
+        keep: Share of a history shown as input in training, above 0, at most 1.
+        target_power: Each target of a user weighs ``1 / len(history) ** target_power``: 0 counts pairs, 1 users.
+        num_negatives: Negatives a step, shared by its users; as many as there are items or more means all items.
+        attend_history: Learn the weights of the pooling; ``False`` pools by the mean.
+        attend_candidates: Whether the KG also reaches the candidate side :math:`g_j`.
+        untied: Whether candidates have vectors of their own; ``False`` uses :math:`g = h`.
+
+    Raises:
+        ArgumentError: A value outside its range, or triples that do not fit ``num_relations``.
+
+    Source:
+        Typed attention after Wang et al., "KGAT" (KDD 2019), eq. 3-5; the user as a function of items after Paterek's
+        "NSVD" (KDD Cup 2007), with attention; the loss after Liang et al., "Mult-VAE" (WWW 2018), eq. 2, sampled.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        num_relations: int,
+        triples: Tensor,
+        dim: int = 128,
+        heads: int = 1,
+        hops: int = 1,
+        min_entity_items: int = 2,
+        gate: float = 0.5,
+        temperature: float = 0.2,
+        keep: float = 0.5,
+        target_power: float = 0.5,
+        num_negatives: int = 4096,
+        attend_history: bool = True,
+        attend_candidates: bool = True,
+        untied: bool = True,
+    ) -> None:
+        super().__init__(num_items)
+        for name, value in (("dim", dim), ("heads", heads), ("num_negatives", num_negatives)):
+            check_range(name, value, low=1)
+        check_range("temperature", temperature, low=1e-3)
+        check_range("keep", keep, low=1e-3, high=1.0)
+        check_range("target_power", target_power, low=0.0, high=1.0)
+        if dim % heads:
+            raise ArgumentError(f"dim must be a multiple of heads, got dim={dim} and heads={heads}")
+        self.dim = dim
+        self.temperature = temperature
+        self.keep = keep
+        self.target_power = target_power
+        self.num_negatives = num_negatives
+        self.negatives = UniformNegatives(num_items)
+        self.attend_candidates = attend_candidates
+
+        self.item = nn.Parameter(torch.empty(num_items, dim))
+        self.candidate = nn.Parameter(torch.empty(num_items, dim)) if untied else None
+        self.item_bias = nn.Parameter(torch.empty(num_items))
+        self.attention_bias = nn.Parameter(torch.empty(num_items)) if attend_history else None
+        self.pool = HistoryAttentionPooling(dim)
+        self.pool.requires_grad_(attend_history)
+        self.kg: KnowledgeGraphEncoder | None = None
+        if len(triples):
+            self.kg = KnowledgeGraphEncoder(
+                num_items,
+                num_relations,
+                triples,
+                dim,
+                heads=heads,
+                hops=hops,
+                min_entity_items=min_entity_items,
+                gate=gate,
+                num_sides=2 if untied and attend_candidates else 1,
+            )
+        self.reset_parameters()
+
+    @classmethod
+    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
+        """Make a model for a graph's items and triples; options are the constructor's keyword arguments."""
+        return cls(graph.num_items, graph.num_relations, torch.from_numpy(graph.triples), **options)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew; vectors start with a length of about 1."""
+        for table in (self.item, self.candidate):
+            if table is not None:
+                nn.init.normal_(table, std=self.dim**-0.5)
+        nn.init.zeros_(self.item_bias)
+        if self.attention_bias is not None:
+            nn.init.zeros_(self.attention_bias)
+        self.pool.reset_parameters()
+        if self.kg is not None:
+            self.kg.reset_parameters()
+
+    # Vectors
+
+    def item_vectors(self) -> tuple[Tensor, Tensor]:
+        """Return ``(h, g)``: the items as parts of a history and as candidates, each ``[num_items, dim]``."""
+        if self.kg is None:
+            return self.item, self.item if self.candidate is None else self.candidate
+        if self.candidate is None:
+            h = self.item + self.kg(self.item)[0]
+            return h, h
+        if not self.attend_candidates:
+            return self.item + self.kg(self.item)[0], self.candidate
+        history_side, candidate_side = self.kg(self.item, self.candidate)
+        return self.item + history_side, self.candidate + candidate_side
+
+    def user_vectors(self, histories: Histories, h: Tensor) -> Tensor:
+        """Pool each history over the item vectors ``h``; ``[batch_size, dim]``, zeros for an empty history."""
+        pooled: Tensor = self.pool(h, histories.items, histories.offsets, self.attention_bias)
+        return pooled
+
+    def history_attention(self, histories: Histories) -> Tensor:
+        """Return :math:`A_{ui}` for every history entry, ``[total]``."""
+        h, _ = self.cached("vectors", self.item_vectors)
+        _, alpha = self.pool(h, histories.items, histories.offsets, self.attention_bias, return_attention_weights=True)
+        weights: Tensor = alpha[:, 0]
+        return weights
+
+    # Scores and loss
+
+    def score(self, histories: Histories) -> Tensor:
+        """Score all items for each history; see :meth:`Recommender.score`. An empty history gets :math:`b_j`."""
+        h, g = self.cached("vectors", self.item_vectors)
+        candidates = self.cached("candidates", lambda: F.normalize(g, dim=1).t() / self.temperature)
+        user = F.normalize(self.user_vectors(histories, h), dim=1)
+        scores: Tensor = torch.addmm(self.item_bias, user, candidates)
+        return scores
+
+    def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
+        """Softmax loss of whole histories, given a random part of each."""
+        device = self.item.device
+        shown = torch.rand(histories.items.numel(), generator=generator).to(device) < self.keep
+        h, g = self.item_vectors()
+        user = F.normalize(self.user_vectors(histories.keep(shown), h), dim=1)
+        g = F.normalize(g, dim=1)
+        negatives = self.negatives(self.num_negatives, generator)
+        drawn = negatives.items.to(device)
+        return sampled_softmax(
+            user,
+            g.index_select(0, histories.items),
+            g.index_select(0, drawn),
+            negatives.log_q.to(device),
+            rows=histories.rows,
+            weights=histories.lengths.clamp(min=1).to(user.dtype).pow(-self.target_power)[histories.rows],
+            positive_bias=self.item_bias.index_select(0, histories.items),
+            negative_bias=self.item_bias.index_select(0, drawn),
+            positive_items=histories.items,
+            negative_items=drawn,
+            temperature=self.temperature,
+        )

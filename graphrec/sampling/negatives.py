@@ -1,0 +1,101 @@
+"""Negatives that a whole batch shares, with the probabilities that a softmax needs to make up for them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from graphrec.errors import ArgumentError, check_range
+
+
+class Negatives(NamedTuple):
+    """A sample of items.
+
+    Args:
+        items: Item indices, int64 ``[num_negatives]``.
+        log_q: Log-probability of each in one draw, float32 ``[num_negatives]``.
+    """
+
+    items: Tensor
+    log_q: Tensor
+
+
+class UniformNegatives:
+    """Draws all items with the same probability, with replacement.
+
+    Args:
+        num_items: Number of items.
+
+    Example:
+        >>> draw = UniformNegatives(num_items=5)
+        >>> [round(q, 3) for q in draw(2, torch.Generator()).log_q.exp().tolist()]
+        [0.2, 0.2]
+        >>> draw(100, torch.Generator()).items.tolist()
+        [0, 1, 2, 3, 4]
+    """
+
+    def __init__(self, num_items: int) -> None:
+        check_range("num_items", num_items, low=1)
+        self.num_items = num_items
+
+    def __call__(self, num_negatives: int, generator: torch.Generator) -> Negatives:
+        """Return ``num_negatives`` items; every item once where there are no more than that many."""
+        check_range("num_negatives", num_negatives, low=1)
+        if num_negatives >= self.num_items:
+            return _every(self.num_items)
+        items = torch.randint(self.num_items, (num_negatives,), generator=generator)
+        return Negatives(items, torch.full((num_negatives,), -math.log(self.num_items)))
+
+
+class PopularityNegatives:
+    r"""Draws items by their popularity, with replacement.
+
+    .. math:: q_j \propto \max(n_j, 1)^\alpha
+
+    so items that nobody took are drawn too, and a softmax does not leave them unchecked.
+
+    Args:
+        counts: :math:`n_j`, ``[num_items]``, at least 0.
+        alpha: Within 0 (uniform) to 1 (as they occur).
+
+    Raises:
+        ArgumentError: ``alpha`` is outside its range, or the counts are not a row of numbers of at least 0.
+
+    Example:
+        >>> draw = PopularityNegatives(torch.tensor([9, 0, 4, 1]), alpha=0.5)
+        >>> draw(1000, torch.Generator()).items.tolist()
+        [0, 1, 2, 3]
+        >>> [round(q, 3) for q in draw.probabilities.tolist()]
+        [0.429, 0.143, 0.286, 0.143]
+
+    Source:
+        The power of the counts after Mikolov et al., "Distributed Representations of Words and Phrases and their
+        Compositionality" (NIPS 2013), section 2.2.
+    """
+
+    def __init__(self, counts: Tensor, alpha: float) -> None:
+        check_range("alpha", alpha, low=0.0, high=1.0)
+        if counts.dim() != 1 or counts.numel() == 0 or not bool((counts >= 0).all()):
+            raise ArgumentError(f"counts must be numbers >= 0 of shape [num_items], got shape {list(counts.shape)}")
+        weights = counts.cpu().to(torch.float64).clamp(min=1).pow(alpha)
+        self.probabilities = weights / weights.sum()  # float64 [num_items]
+        self._bounds = self.probabilities.cumsum(0)
+
+    def __call__(self, num_negatives: int, generator: torch.Generator) -> Negatives:
+        """Return ``num_negatives`` items; every item once where there are no more than that many."""
+        check_range("num_negatives", num_negatives, low=1)
+        num_items = len(self.probabilities)
+        if num_negatives >= num_items:
+            return _every(num_items)
+        draws = torch.rand(num_negatives, generator=generator, dtype=torch.float64)
+        # Rounding may leave the last bound a little below 1.
+        items = torch.searchsorted(self._bounds, draws, right=True).clamp(max=num_items - 1)
+        return Negatives(items, self.probabilities[items].log().to(torch.float32))
+
+
+def _every(num_items: int) -> Negatives:
+    """Return each item once: the sum over them is exact, which is what a uniform sample of this size would claim."""
+    return Negatives(torch.arange(num_items), torch.full((num_items,), -math.log(num_items)))

@@ -1,0 +1,231 @@
+"""RunRecommender: from a run folder to ranked items, in original ids on both sides."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphrec.errors import ArgumentError, check_range
+from graphrec.evaluation.ranking import rank_all
+from graphrec.histories import Histories
+from graphrec.models.base import Recommender
+from kg_loaders import RecGraph, Vocabulary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUM_SUGGESTIONS = 5
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item.
+
+    Args:
+        rank: From 1.
+        item_id: Its original id.
+        title: Its title, or its id where no title is known.
+        score: The model's score; comparable within one list only.
+        item_index: Its index in the graph, for :func:`graphrec.serving.explain.explain`.
+    """
+
+    rank: int
+    item_id: str
+    title: str
+    score: float
+    item_index: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values."""
+        return asdict(self)
+
+
+class RunRecommender:
+    """Answers for known users and for strangers, with a fitted model and the graph it was fitted on.
+
+    A known user's past is train and validation together, as in the final fit; items of the past are never
+    recommended, items of the test part may be.
+
+    Args:
+        model: A fitted model.
+        graph: The graph it was fitted on.
+        batch_size: Users ranked at once; when not given, chosen by :func:`~graphrec.evaluation.ranking.rank_all`.
+        seed: Seed that breaks ties among equal scores.
+
+    Example:
+        >>> from graphrec.models import Popularity
+        >>> from kg_loaders.synthetic import planted
+        >>> graph = planted()
+        >>> model = Popularity.from_graph(graph)
+        >>> _ = model.fit(Histories.from_interactions(graph.part("train"), graph.num_users))
+        >>> len(RunRecommender(model, graph).recommend(user_id=graph.users.id_of(0), k=3))
+        3
+    """
+
+    def __init__(self, model: Recommender, graph: RecGraph, batch_size: int | None = None, seed: int = 0) -> None:
+        if batch_size is not None:
+            check_range("batch_size", batch_size, 1)
+        self.model = model.eval()
+        self.graph = graph
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @classmethod
+    def load(cls, run_dir: str | Path) -> Self:
+        """Load a finished run with its graph, which is read again from the data set and checked.
+
+        Raises:
+            RunError: The run is missing, unfinished or damaged, or the data set has changed since.
+        """
+        from graphrec.experiment.data import load_graph, prepare
+        from graphrec.experiment.folder import RunFolder
+
+        folder = RunFolder.open(run_dir)
+        graph = prepare(load_graph(folder.config.data), folder.config)
+        return cls(folder.load_model(graph), graph, seed=folder.config.seed)
+
+    @cached_property
+    def known(self) -> Histories:
+        """The past of every user of the graph."""
+        return Histories.from_interactions(self.graph.part("train", "valid"), self.graph.num_users)
+
+    def histories(self, user_id: str | None = None, history: Sequence[str] | None = None) -> Histories:
+        """Return the past of one known user, or of a stranger given by item ids or titles.
+
+        Raises:
+            ArgumentError: Neither or both are given, an item is unknown, ambiguous or given twice.
+            UnknownIdError: There is no such user.
+        """
+        if (user_id is None) == (history is None):
+            raise ArgumentError("give either user_id or history")
+        if user_id is not None:
+            return self.known.select(torch.tensor([self.graph.users.index_of(user_id)]))
+        items: dict[int, str] = {}
+        for text in history or ():
+            item = self.find_item(text)
+            if item in items:
+                raise ArgumentError(f"history names {self._describe(item)} twice: {items[item]!r} and {text!r}")
+            items[item] = text
+        if not items:
+            raise ArgumentError("history must name at least one item, got none")
+        return Histories.from_lists([list(items)])
+
+    def find_item(self, text: str) -> int:
+        """Return the index of the item that an id or a title means.
+
+        Tried in this order: an exact id or an exact title, a title whatever its case, a part of a single title.
+
+        Raises:
+            ArgumentError: No item fits, or several do; the message offers the nearest.
+        """
+        exact = list(self._by_title.get(text, ()))
+        if text in self.graph.items:
+            exact = list(dict.fromkeys([self.graph.items.index_of(text), *exact]))
+        folded = text.casefold().strip()
+        for matches in (exact, self._by_folded_title.get(folded, [])):
+            if len(matches) == 1:
+                return matches[0]
+            if matches:
+                raise self._ambiguous(text, matches)
+        inside = [item for title, items in self._by_folded_title.items() if folded in title for item in items]
+        if len(inside) == 1 and folded:
+            return inside[0]
+        if inside and folded:
+            raise self._ambiguous(text, inside)
+        nearest = difflib.get_close_matches(folded, self._by_folded_title, n=NUM_SUGGESTIONS)
+        items = [self._by_folded_title[title][0] for title in nearest]
+        hint = f"; nearest: {', '.join(map(self._describe, items))}" if items else ""
+        raise ArgumentError(f"no item has the id or title {text!r}{hint}")
+
+    def recommend(
+        self, user_id: str | None = None, history: Sequence[str] | None = None, k: int = 10
+    ) -> list[Recommendation]:
+        """Return the best ``k`` items for a known user or a stranger, best first; fewer if no more are left.
+
+        Args:
+            user_id: A user of the graph.
+            history: Item ids or titles of a stranger, oldest first.
+            k: How many.
+
+        Raises:
+            ArgumentError: See :meth:`histories`; or ``k`` is below 1.
+            StrangerError: The model cannot serve strangers.
+        """
+        return self.recommend_to(self.histories(user_id, history), k)
+
+    def recommend_to(self, histories: Histories, k: int = 10) -> list[Recommendation]:
+        """Return the best ``k`` items for the single row of ``histories``."""
+        _, items, scores = next(iter(self._rank(histories, k)))
+        found = zip(items[0].tolist(), scores[0].tolist(), strict=True)
+        return [
+            Recommendation(rank, self.graph.items.id_of(item), self.graph.item_labels[item], score, item)
+            for rank, (item, score) in enumerate(((item, score) for item, score in found if item >= 0), start=1)
+        ]
+
+    def recommend_all(self, k: int = 20) -> pd.DataFrame:
+        """Return the best ``k`` items of every user: columns user_id, item_id, rank, score.
+
+        Ids are int64 where all of them are canonical integers, else text.
+        """
+        import pandas as pd
+
+        return pd.concat(list(self.batches(k)), ignore_index=True)
+
+    def batches(self, k: int) -> Iterator[pd.DataFrame]:
+        """Yield :meth:`recommend_all` in parts, so that any number of users fits in memory."""
+        import pandas as pd
+
+        users, items = _id_array(self.graph.users), _id_array(self.graph.items)
+        for rows, best, scores in self._rank(self.known, k):
+            left = (best >= 0).numpy()  # [batch_size, k]
+            rank = np.broadcast_to(np.arange(1, best.shape[1] + 1), best.shape)[left]
+            who = np.broadcast_to(rows.numpy()[:, None], best.shape)[left]
+            yield pd.DataFrame(
+                {
+                    "user_id": users[who],
+                    "item_id": items[best.numpy()[left]],
+                    "rank": rank,
+                    "score": scores.numpy()[left],
+                }
+            )
+
+    def _rank(self, histories: Histories, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield rows, their best items (-1 where none is left) and scores, what was seen left out."""
+        return rank_all(self.model, histories, k, histories, seed=self.seed, batch_size=self.batch_size)
+
+    @cached_property
+    def _by_title(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = defaultdict(list)
+        for item, title in enumerate(self.graph.item_labels):
+            found[title].append(item)
+        return dict(found)
+
+    @cached_property
+    def _by_folded_title(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = defaultdict(list)
+        for title, items in self._by_title.items():
+            found[title.casefold().strip()].extend(items)
+        return dict(found)
+
+    def _describe(self, item: int) -> str:
+        id_, title = self.graph.items.id_of(item), self.graph.item_labels[item]
+        return repr(id_) if title == id_ else f"{title!r} (id {id_})"
+
+    def _ambiguous(self, text: str, items: Sequence[int]) -> ArgumentError:
+        shown = ", ".join(map(self._describe, items[:NUM_SUGGESTIONS]))
+        more = f" and {len(items) - NUM_SUGGESTIONS} more" if len(items) > NUM_SUGGESTIONS else ""
+        return ArgumentError(f"{text!r} fits {len(items)} items: {shown}{more}; give the id of one")
+
+
+def _id_array(vocabulary: Vocabulary) -> NDArray[Any]:
+    return np.asarray(vocabulary.ids, dtype=np.int64 if vocabulary.is_integer else object)

@@ -1,0 +1,77 @@
+"""What training needs of an evaluator, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from graphrec.errors import ArgumentError
+from graphrec.models.base import Recommender
+from kg_loaders import RecGraph
+from kg_loaders.graph import Split
+
+Record = dict[str, Any]
+"""An epoch (or a trial of a closed form): ``phase, epoch, loss, valid, seconds, lr``."""
+
+OnRecord = Callable[[Record], None]
+
+
+class Metrics(Protocol):
+    """The part of an evaluation that training reads."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Values by metric name."""
+
+
+class Evaluates(Protocol):
+    """What training needs of :class:`~graphrec.evaluation.Evaluator`."""
+
+    @property
+    def metrics(self) -> Collection[str]:
+        """Names of what it computes."""
+
+    def evaluate(self, model: Recommender, graph: RecGraph, split: Split = ...) -> Metrics:
+        """Return the model's metrics on one split."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What was chosen on validation, and how long it took.
+
+    Args:
+        best_epoch: The chosen number of epochs, from 1; 0 for a closed form.
+        best_value: ``select_by`` of the choice on the validation part.
+        valid: All metrics of the choice on the validation part.
+        num_epochs: Epochs trained while selecting; for a closed form the values tried.
+        seconds: ``select`` and ``refit`` (training alone) and ``evaluate``, over all sessions of a resumed run.
+        history: All records in order.
+        chosen: Hyper-parameters that a closed form chose.
+    """
+
+    best_epoch: int
+    best_value: float
+    valid: dict[str, float]
+    num_epochs: int
+    seconds: dict[str, float]
+    history: list[Record]
+    chosen: dict[str, float]
+
+
+def check_select_by(select_by: str, evaluator: Evaluates) -> None:
+    """Raise :class:`ArgumentError` unless the evaluator computes ``select_by``: before training, not after."""
+    if select_by not in evaluator.metrics:
+        raise ArgumentError(
+            f"select_by must be one of the evaluator's metrics {', '.join(map(repr, evaluator.metrics))}, "
+            f"got {select_by!r}"
+        )
+
+
+def validate(evaluator: Evaluates, model: Recommender, graph: RecGraph) -> dict[str, float]:
+    """Return the model's metrics on the validation part."""
+    with torch.no_grad():
+        evaluation = evaluator.evaluate(model, graph, split="valid")
+    return {name: float(value) for name, value in evaluation.metrics.items()}

@@ -1,0 +1,104 @@
+"""MovieLens-1M in text files, with plots and a DBpedia graph where they are there.
+
+Not one of the formats: it joins an RDF graph to tables, so it stands above both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from kg_loaders.assemble import assemble
+from kg_loaders.errors import FormatError, GraphError
+from kg_loaders.graph import RecGraph
+from kg_loaders.rdftriples import read_triples
+from kg_loaders.textio import find_file, need_file
+from kg_loaders.texttable import TextTable, read_table
+
+RATINGS, MOVIES, USERS = "ratings.dat", "movies.dat", "users.dat"
+PLOTS, TRIPLES, LINKS = "plots.tsv", "dbpedia.nt", "map.csv"
+MOVIE_COLUMNS = ("title", "genres")
+USER_COLUMNS = ("gender", "age", "occupation", "zip_code")
+PLOT_COLUMNS = ("plot", "director", "actors", "country", "language")  # its title is that of movies.dat
+LITERALS_LEFT = "literals left out"
+
+
+def detect(folder: Path) -> bool:
+    """Whether the folder holds ``ratings.dat`` and ``movies.dat``."""
+    return all(find_file(folder, name) is not None for name in (RATINGS, MOVIES))
+
+
+def read(path: Path) -> RecGraph:
+    """Read the folder; every file may also be gzipped.
+
+    - ``ratings.dat``: ``user::item::rating::time``. Every rating is an interaction, its value the weight.
+    - ``movies.dat``: id, title, genres, with tabs between. A film that nobody rated is an item all the same.
+    - ``users.dat`` (optional): id, gender, age, occupation, zip code, with tabs between.
+    - ``plots.tsv`` (optional): a header with ``item_id`` and any of plot, director, actors, country, language.
+    - ``dbpedia.nt`` with ``map.csv`` (optional): triples, and in two columns the IRI of each film. A film without an
+      IRI has no triples; of two films with one IRI the second keeps no link, and is counted.
+
+    Raises:
+        FormatError: A file is missing or malformed.
+    """
+    ratings = _read_numbered(need_file(path, RATINGS), "::", 4)
+    movies = _read_numbered(need_file(path, MOVIES), "\t", 1 + len(MOVIE_COLUMNS))
+    item_table = _features(movies, "0", dict(zip(MOVIE_COLUMNS, "12", strict=True)))
+    if plots := find_file(path, PLOTS):
+        table = read_table(plots, "\t", quoted=False)
+        item_table = item_table.join(
+            _features(table, "item_id", {name: name for name in PLOT_COLUMNS if name in table})
+        )
+    user_table = None
+    if users := find_file(path, USERS):
+        table = _read_numbered(users, "\t", 1 + len(USER_COLUMNS))
+        user_table = _features(table, "0", dict(zip(USER_COLUMNS, "1234", strict=True)))
+    triples, links, dropped = None, None, {}
+    if (graph := find_file(path, TRIPLES)) and (map_file := find_file(path, LINKS)):
+        data = read_triples(graph)
+        triples, links = data.triples, _read_links(map_file)
+        dropped = {**data.dropped, LITERALS_LEFT: len(data.literals)}
+    try:
+        return assemble(
+            name=path.resolve().name,
+            interactions=pd.DataFrame(
+                {
+                    "user_id": ratings.ids("0"),
+                    "item_id": ratings.ids("1"),
+                    "weight": ratings.numbers("2"),
+                    "time": ratings.numbers("3"),
+                }
+            ),
+            triples=triples,
+            links=links,
+            user_table=user_table,
+            item_table=item_table,
+            on_unknown="drop",  # concerns links alone: those of films that are not here, and second ones
+            dropped=dropped,
+        )
+    except GraphError as error:
+        raise FormatError(path, None, str(error)) from None
+
+
+def _read_numbered(file: Path, separator: str, width: int) -> TextTable:
+    """Read a file without a header."""
+    table = read_table(file, separator, header=False, quoted=False)
+    if len(table.names) != width:
+        raise FormatError(file, int(table.lines[0]), f"{len(table.names)} columns, expected {width}")
+    return table
+
+
+def _features(table: TextTable, key: str, columns: dict[str, str]) -> pd.DataFrame:
+    """Return columns of text by the id in column ``key``."""
+    cells = {name: table.texts(column) for name, column in columns.items()}
+    return pd.DataFrame(cells, index=table.unique_ids(key), dtype=object)
+
+
+def _read_links(file: Path) -> dict[str, str]:
+    """Return the IRI of each film that has one."""
+    table = read_table(file, ",")
+    if len(table.names) != 2:
+        raise FormatError(file, 1, f"{len(table.names)} columns, expected the film's id and its IRI")
+    item, iri = table.names
+    return {id_: iri for id_, iri in zip(table.unique_ids(item), table.texts(iri), strict=True) if iri.strip()}

@@ -1,0 +1,69 @@
+"""The planted graph of the model tests, and the same graph under other indices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphrec.histories import Histories
+from kg_loaders import Feature, Interactions, RecGraph, Vocabulary, sort_interactions
+from kg_loaders.synthetic import planted
+
+
+@cache
+def planted_graph() -> RecGraph:
+    """120 users with four tastes, 80 items, 91 entities; split. Graphs are frozen, so one serves all tests."""
+    return planted()
+
+
+def histories_of(graph: RecGraph) -> Histories:
+    """Return the training histories of all users."""
+    return Histories.from_interactions(graph.part("train"), graph.num_users)
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """A graph under other indices; ``users[old]`` is the new index of user ``old``, and so on."""
+
+    graph: RecGraph
+    users: NDArray[np.int64]
+    entities: NDArray[np.int64]
+
+    @property
+    def items(self) -> NDArray[np.int64]:
+        return self.entities[: self.graph.num_items]
+
+
+def relabel(graph: RecGraph, seed: int = 0) -> Relabelling:
+    """Give all users, items and other entities new indices; items stay the first entities."""
+    rng = np.random.default_rng(seed)
+    users = rng.permutation(graph.num_users)
+    others = graph.num_items + rng.permutation(graph.num_entities - graph.num_items)
+    entities = np.concatenate([rng.permutation(graph.num_items), others])
+    old = graph.interactions
+    interactions = Interactions(users[old.user], entities[old.item], old.time, old.weight, old.split)
+    triples = graph.triples.copy()
+    triples[:, [0, 2]] = entities[triples[:, [0, 2]]]
+    relabelled = replace(
+        graph,
+        users=_permuted(graph.users, users),
+        entities=_permuted(graph.entities, entities),
+        interactions=sort_interactions(interactions),
+        triples=triples,
+        user_features={name: _moved(f, users) for name, f in graph.user_features.items()},
+        item_features={name: _moved(f, entities[: graph.num_items]) for name, f in graph.item_features.items()},
+        entity_features={name: _moved(f, entities) for name, f in graph.entity_features.items()},
+    )
+    return Relabelling(relabelled, users, entities)
+
+
+def _permuted(vocabulary: Vocabulary, new: NDArray[np.int64]) -> Vocabulary:
+    return Vocabulary([vocabulary.id_of(old) for old in np.argsort(new)], vocabulary.kind)
+
+
+def _moved(feature: Feature, new: NDArray[np.int64]) -> Feature:
+    old = np.argsort(new)
+    return Feature(feature.values[old], feature.present[old])

@@ -1,0 +1,312 @@
+"""What every recommender must do. A test class for a model inherits one of the cases and says how to make the model."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from cases.graphs import Relabelling, histories_of, planted_graph, relabel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from graphrec.errors import ArgumentError, NotFittedError, StrangerError
+from graphrec.evaluation.topk import top_k
+from graphrec.histories import Histories
+from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
+from kg_loaders import RecGraph
+
+K = 10
+
+
+class ModelCase(ABC):
+    """Behaviour of all recommenders, on the planted graph.
+
+    Inherit from :class:`ClosedFormCase` or :class:`GradientCase`, name the class ``Test...`` and set ``model_class``.
+    """
+
+    model_class: ClassVar[type[Recommender]]
+    options: ClassVar[Mapping[str, Any]] = {}
+    reads_history = True  # whether two histories give two answers
+    beats_popularity = True  # false for popularity itself
+    shared: ClassVar[Any]
+
+    # How to make and fit one
+
+    def make(self, graph: RecGraph, seed: int = 0) -> Any:
+        """Return an unfitted model, the same for the same seed."""
+        torch.manual_seed(seed)
+        return self.model_class.from_graph(graph, **self.options)
+
+    @abstractmethod
+    def fit(self, graph: RecGraph, seed: int = 0) -> Any:
+        """Return a model fitted to the training part, in evaluation mode."""
+
+    @abstractmethod
+    def relabelled(self, model: Any, relabelling: Relabelling) -> Any:
+        """Return what ``model`` would be under other indices, in evaluation mode."""
+
+    @pytest.fixture
+    def fitted(self) -> Any:
+        """A fitted model that all tests of the class share; whoever changes it takes a copy."""
+        if "shared" not in vars(type(self)):
+            type(self).shared = self.fit(planted_graph())
+        return type(self).shared
+
+    # Scores
+
+    def test_scores_have_a_row_for_each_user_and_a_column_for_each_item(self, fitted: Recommender) -> None:
+        graph = planted_graph()
+        scores = score(fitted, histories_of(graph).select(torch.arange(5)))
+        assert scores.shape == (5, graph.num_items)
+        assert scores.dtype == torch.float32
+        assert scores.isfinite().all()
+
+    def test_scores_of_a_user_do_not_depend_on_the_batch(self, fitted: Recommender) -> None:
+        histories = histories_of(planted_graph())
+        rows = torch.tensor([7, 3, 7, 100])
+        alone = torch.cat([score(fitted, histories.select(row[None])) for row in rows])
+        assert_close(score(fitted, histories.select(rows)), alone)
+        assert_close(score(fitted, histories)[rows], alone)
+
+    def test_another_history_gives_another_answer(self, fitted: Recommender) -> None:
+        first, second = Histories.from_lists([[0, 4]], [0]), Histories.from_lists([[1, 5, 9]], [0])
+        same = torch.equal(score(fitted, first), score(fitted, second))
+        assert same != self.reads_history
+
+    def test_an_empty_history_has_finite_scores(self, fitted: Recommender) -> None:
+        scores = score(fitted, Histories.from_lists([[], [3, 1], []], [0, 1, 2]))
+        assert scores.shape == (3, fitted.num_items)
+        assert scores.isfinite().all()
+
+    def test_an_empty_batch_has_no_rows(self, fitted: Recommender) -> None:
+        assert score(fitted, Histories.from_lists([], [])).shape == (0, fitted.num_items)
+
+    def test_seen_items_are_never_returned(self, fitted: Recommender) -> None:
+        graph = planted_graph()
+        histories = histories_of(graph)
+        items, _ = top_k(score(fitted, histories), graph.num_items, histories)
+        seen = {(int(u), int(i)) for u, i in zip(histories.rows, histories.items, strict=True)}
+        returned = {(u, int(i)) for u, row in enumerate(items) for i in row if i >= 0}
+        assert len(returned) == graph.num_users * graph.num_items - len(seen)
+        assert not returned & seen
+
+    def test_strangers_are_served_or_refused(self, fitted: Recommender) -> None:
+        histories = histories_of(planted_graph()).select(torch.arange(6))
+        if fitted.inductive:
+            assert_close(score(fitted, histories.strangers()), score(fitted, histories))
+            beyond = Histories(histories.items, histories.offsets, histories.user_index + 10**6)
+            assert_close(score(fitted, beyond), score(fitted, histories))
+        else:
+            with pytest.raises(StrangerError, match="cannot serve a stranger"):
+                score(fitted, histories.strangers())
+            with pytest.raises(StrangerError, match="knows users"):
+                score(fitted, Histories.from_lists([[1]], [planted_graph().num_users]))
+
+    def test_relabelling_users_and_items_permutes_the_answer(self, fitted: Recommender) -> None:
+        graph = planted_graph()
+        other = relabel(graph)
+        new_scores = score(self.relabelled(fitted, other), histories_of(other.graph))
+        expected = score(fitted, histories_of(graph))
+        assert_close(new_scores[torch.from_numpy(other.users)][:, torch.from_numpy(other.items)], expected)
+
+    # Weights
+
+    def test_one_seed_gives_equal_weights(self, fitted: Recommender) -> None:
+        again = self.fit(planted_graph()).state_dict()
+        assert again.keys() == fitted.state_dict().keys()
+        for name, value in fitted.state_dict().items():
+            assert torch.equal(again[name], value), name
+
+    def test_save_and_load_give_equal_lists(self, fitted: Recommender, tmp_path: Any) -> None:
+        graph = planted_graph()
+        histories = histories_of(graph)
+        save_file(fitted.state_dict(), tmp_path / "model.safetensors")
+        loaded = self.make(graph, seed=99)
+        loaded.load_state_dict(load_file(tmp_path / "model.safetensors"))
+        before, after = (top_k(score(model.eval(), histories), K, histories) for model in (fitted, loaded))
+        assert torch.equal(before[0], after[0])
+        assert torch.equal(before[1], after[1])
+
+    def test_loading_forgets_what_was_cached(self, fitted: Recommender) -> None:
+        graph = planted_graph()
+        histories = histories_of(graph)
+        model = self.fit(relabel(graph, seed=1).graph)
+        stale = score(model, histories)
+        model.load_state_dict(copy.deepcopy(fitted.state_dict()))
+        assert torch.equal(score(model, histories), score(fitted, histories))
+        assert not torch.equal(stale, score(model, histories))
+
+    # Quality
+
+    def test_beats_popularity(self, fitted: Recommender) -> None:
+        graph = planted_graph()
+        found = recall(score(fitted, histories_of(graph)), graph)
+        counts = torch.bincount(histories_of(graph).items, minlength=graph.num_items).float()
+        popular = recall(counts.repeat(graph.num_users, 1), graph)
+        if self.beats_popularity:
+            assert found > 2 * popular
+        else:
+            assert found == popular
+
+
+class ClosedFormCase(ModelCase):
+    """Behaviour of models that are fitted in one call."""
+
+    model_class: ClassVar[type[ClosedFormRecommender]]
+
+    def fit(self, graph: RecGraph, seed: int = 0) -> ClosedFormRecommender:
+        model = self.make(graph, seed)
+        model.fit(histories_of(graph))
+        return model.eval()
+
+    def relabelled(self, model: ClosedFormRecommender, relabelling: Relabelling) -> ClosedFormRecommender:
+        return self.fit(relabelling.graph)
+
+    def test_an_unfitted_model_says_so(self) -> None:
+        graph = planted_graph()
+        with pytest.raises(NotFittedError, match=f"{self.model_class.__name__} has not been fitted"):
+            self.make(graph).score(histories_of(graph))
+        loaded = self.make(graph)
+        loaded.load_state_dict(self.make(graph).state_dict())
+        with pytest.raises(NotFittedError):
+            loaded.score(histories_of(graph))
+
+    def test_fitting_again_forgets_the_first_fit(self, fitted: ClosedFormRecommender) -> None:
+        graph = planted_graph()
+        model = self.fit(relabel(graph, seed=1).graph)
+        score(model, histories_of(graph))
+        model.fit(histories_of(graph))
+        assert torch.equal(score(model, histories_of(graph)), score(fitted, histories_of(graph)))
+
+    def test_a_state_of_another_catalogue_is_refused(self, fitted: ClosedFormRecommender) -> None:
+        other = self.model_class(planted_graph().num_items + 1, **self.options)
+        with pytest.raises(RuntimeError, match="must have shape"):
+            other.load_state_dict(fitted.state_dict())
+
+    def test_items_outside_the_catalogue_are_refused(self, fitted: ClosedFormRecommender) -> None:
+        outside = Histories.from_lists([[0, fitted.num_items]])
+        with pytest.raises(ArgumentError, match=rf"within 0\.\.{fitted.num_items - 1}, got 0\.\.{fitted.num_items}"):
+            fitted.score(outside)
+        with pytest.raises(ArgumentError, match="within"):
+            copy.deepcopy(fitted).fit(outside)
+
+    def test_nobody_took_anything(self) -> None:
+        graph = planted_graph()
+        model = self.make(graph)
+        model.fit(Histories.from_lists([[], []]))
+        assert torch.equal(score(model.eval(), Histories.from_lists([[1, 2]])), torch.zeros(1, graph.num_items))
+
+
+class GradientCase(ModelCase):
+    """Behaviour of models that are trained by gradient steps."""
+
+    model_class: ClassVar[type[GradientRecommender]]
+    epochs = 20
+    learning_rate = 0.01
+    batch_size = 32
+
+    def fit(self, graph: RecGraph, seed: int = 0) -> GradientRecommender:
+        model = self.make(graph, seed).train()
+        generator = torch.Generator().manual_seed(seed)
+        optimizer = torch.optim.Adam(model.parameters(), self.learning_rate)
+        histories = histories_of(graph)
+        for _ in range(self.epochs):
+            for rows in torch.randperm(len(histories), generator=generator).split(self.batch_size):
+                optimizer.zero_grad()
+                model.loss(histories.select(rows), generator).backward()
+                optimizer.step()
+        return model.eval()
+
+    def relabelled(self, model: GradientRecommender, relabelling: Relabelling) -> GradientRecommender:
+        other = self.make(relabelling.graph)
+        with torch.no_grad():
+            for name, value in other.named_parameters():
+                value.copy_(self.relabelled_parameter(name, model.get_parameter(name), relabelling))
+        return other.eval()
+
+    def relabelled_parameter(self, name: str, value: Tensor, relabelling: Relabelling) -> Tensor:
+        """Return a weight under other indices; by its length it is a table of users, items, entities, or of none."""
+        graph = relabelling.graph
+        tables = {
+            graph.num_users: relabelling.users,
+            graph.num_items: relabelling.items,
+            graph.num_entities: relabelling.entities,
+        }
+        if value.dim() == 0 or len(value) not in tables:
+            return value
+        return value[torch.from_numpy(np.argsort(tables[len(value)]))]
+
+    def test_another_seed_gives_other_weights(self, fitted: GradientRecommender) -> None:
+        other = self.make(planted_graph(), seed=1).state_dict()
+        assert any(not torch.equal(other[name], value) for name, value in fitted.state_dict().items())
+
+    def test_reset_draws_the_weights_of_a_new_model(self, fitted: GradientRecommender) -> None:
+        model = copy.deepcopy(fitted)
+        torch.manual_seed(5)
+        model.reset_parameters()
+        first = copy.deepcopy(model.state_dict())
+        torch.manual_seed(5)
+        model.reset_parameters()
+        for name, value in model.state_dict().items():
+            assert torch.equal(first[name], value), name
+        changed = [not torch.equal(p, q) for p, q in zip(model.parameters(), fitted.parameters(), strict=True)]
+        assert any(changed)
+
+    def test_every_weight_gets_a_gradient(self) -> None:
+        model = self.make(planted_graph()).train()
+        gradients = self.gradients(model, torch.arange(60))
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert gradients.keys() == trained
+        for name, gradient in gradients.items():
+            assert gradient.isfinite().all(), name
+            assert gradient.abs().sum() > 0, name
+
+    def test_a_batch_leaves_no_trace_in_the_gradient_of_the_next(self) -> None:
+        first, second = torch.arange(0, 50), torch.arange(50, 85)
+        model = self.make(planted_graph()).train()
+        alone = self.gradients(copy.deepcopy(model), second)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        self.gradients(model, first)
+        optimizer.step()
+        optimizer.zero_grad()
+        after = self.gradients(model, second)
+        assert after.keys() == alone.keys()
+        for name, gradient in alone.items():
+            assert torch.equal(after[name], gradient), name
+
+    def gradients(self, model: GradientRecommender, rows: Tensor) -> dict[str, Tensor]:
+        """Return the gradient of the loss of some users; equal rows draw equal numbers."""
+        torch.manual_seed(3)
+        model.loss(histories_of(planted_graph()).select(rows), torch.Generator().manual_seed(4)).backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    def test_users_without_items_add_nothing(self) -> None:
+        model = self.make(planted_graph()).train()
+        for histories in (Histories.from_lists([[], []], [0, 1]), Histories.from_lists([], [])):
+            loss = model.loss(histories, torch.Generator().manual_seed(0))
+            loss.backward()
+            assert loss.dim() == 0
+            assert loss.item() == 0
+        assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def score(model: Recommender, histories: Histories) -> Tensor:
+    with torch.no_grad():
+        return model.score(histories)
+
+
+def assert_close(actual: Tensor, expected: Tensor) -> None:
+    """Compare scores up to the order of sums."""
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+
+
+def recall(scores: Tensor, graph: RecGraph, k: int = K) -> float:
+    """Return the share of users whose validation item is among the best ``k`` that they have not taken."""
+    items, _ = top_k(scores, k, histories_of(graph))
+    wanted = graph.part("valid")
+    return float(np.mean([item in items[user] for user, item in zip(wanted.user, wanted.item, strict=True)]))

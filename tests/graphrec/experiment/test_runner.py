@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from graphrec.errors import RunError
+from graphrec.evaluation import Evaluator
+from graphrec.experiment import RunFolder, run
+from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig, RunConfig
+from graphrec.experiment.data import load_graph, prepare
+from graphrec.experiment.runner import default_out, peak_memory_mb, reset_peak_memory
+from graphrec.serving.recommender import RunRecommender
+from graphrec.training import TrainConfig, Trainer
+from kg_loaders.synthetic import planted
+
+
+@pytest.fixture
+def config(dataset: Path) -> RunConfig:
+    return RunConfig(
+        DataConfig(str(dataset)),
+        ModelConfig("InductiveKGAT"),
+        TrainConfig(epochs=3, batch_size=16, select_by="recall@10"),
+        EvalConfig(("recall@10", "coverage@10")),
+        seed=1,
+    )
+
+
+def test_run_leaves_everything_that_is_known(config: RunConfig, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run", quiet=True)
+    names = {path.name for path in folder.path.iterdir()}
+    expected = {"config.yaml", "run.json", "model.safetensors", "metrics.json", "per_user.safetensors", "log.jsonl"}
+    assert expected <= names <= expected | {"tensorboard"}
+    metrics = folder.metrics
+    assert set(metrics["valid"]) == set(metrics["test"]) == {"recall@10", "coverage@10"}
+    assert metrics["seconds"]["train"] == metrics["seconds"]["select"] + metrics["seconds"]["refit"]
+    assert 1 <= metrics["best_epoch"] <= metrics["num_epochs"] <= 3
+    assert metrics["peak_memory_mb"] > 10
+    records = [json.loads(line) for line in (folder.path / "log.jsonl").read_text().splitlines()]
+    assert [record["phase"] for record in records].count("select") == metrics["num_epochs"]
+    assert [record["phase"] for record in records].count("refit") == metrics["best_epoch"]
+
+
+def test_metrics_are_those_of_the_saved_weights(config: RunConfig, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run", quiet=True)
+    graph = prepare(load_graph(folder.config.data), folder.config)
+    again = Evaluator(["recall@10", "coverage@10"], seed=1).evaluate(folder.load_model(graph), graph, "test")
+    assert again.metrics == folder.metrics["test"]
+    users, values = folder.per_user("test")
+    assert torch.equal(users, again.users)
+    assert float(values["recall@10"].mean()) == pytest.approx(folder.metrics["test"]["recall@10"])
+
+
+def test_one_seed_gives_one_result(config: RunConfig, tmp_path: Path) -> None:
+    first, second = (run(config, tmp_path / name, quiet=True) for name in ("a", "b"))
+    assert first.info.files["model.safetensors"] == second.info.files["model.safetensors"]
+    other = run(replace(config, seed=2), tmp_path / "c", quiet=True)
+    assert other.info.files["model.safetensors"] != first.info.files["model.safetensors"]
+
+
+def test_interrupted_run_resumes_and_ends_the_same(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(config, tmp_path / "whole", quiet=True)
+    fit = Trainer.fit
+
+    def stop_after_two(self: Trainer, *args: Any, on_record: Any, **kwargs: Any) -> Any:
+        def stop(record: dict[str, Any]) -> None:
+            on_record(record)
+            if record["epoch"] == 2:
+                raise KeyboardInterrupt
+
+        return fit(self, *args, on_record=stop, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "fit", stop_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "run", quiet=True)
+    assert not RunFolder.open(tmp_path / "run").finished
+    resumed = run(config, tmp_path / "run", quiet=True)
+    assert resumed.info.files["model.safetensors"] == whole.info.files["model.safetensors"]
+    assert resumed.metrics["test"] == whole.metrics["test"]
+    assert not (resumed.path / "checkpoint.safetensors").exists()
+    epochs = [json.loads(line)["epoch"] for line in (resumed.path / "log.jsonl").read_text().splitlines()]
+    assert epochs[:3] == [1, 2, 3]  # nothing twice
+
+
+def test_finished_run_is_not_trained_again(config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(config, tmp_path / "run", quiet=True)
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(Trainer, "fit", refuse)
+    assert run(config, tmp_path / "run", quiet=True).metrics == first.metrics
+    with pytest.raises(RunError, match=r"another configuration \(train.epochs: 3 there, 4 here\)"):
+        run(replace(config, train=replace(config.train, epochs=4)), tmp_path / "run", quiet=True)
+
+
+def test_without_a_refit_validation_is_measured_user_by_user(config: RunConfig, tmp_path: Path) -> None:
+    kept = replace(config, train=replace(config.train, refit=False))
+    folder = run(kept, tmp_path / "run", quiet=True)
+    _, values = folder.per_user("valid")
+    assert float(values["recall@10"].mean()) == pytest.approx(folder.metrics["valid"]["recall@10"])
+
+
+def test_without_a_test_part_there_is_no_test_figure(config: RunConfig, tmp_path: Path) -> None:
+    graph = planted(num_users=30, num_items=40, num_cold_items=4)
+    codes = graph.interactions.split
+    assert codes is not None
+    folder = run(config, tmp_path / "run", graph=graph.with_split(codes.clip(max=1)), quiet=True)
+    assert "test" not in folder.metrics
+    assert folder.metrics["valid"]["recall@10"] >= 0
+
+
+def test_closed_form_says_what_it_chose(config: RunConfig, tmp_path: Path) -> None:
+    folder = run(replace(config, model=ModelConfig("EASE")), tmp_path / "run", quiet=True)
+    assert folder.metrics["chosen"] == {"power": 1.0}
+    assert folder.metrics["best_epoch"] == 0
+
+
+def test_run_is_served_from_its_folder_alone(config: RunConfig, tmp_path: Path) -> None:
+    folder = run(config, tmp_path / "run", quiet=True)
+    recommender = RunRecommender.load(folder.path)
+    user = recommender.graph.users.id_of(3)
+    assert len(recommender.recommend(user_id=user, k=5)) == 5
+    title = recommender.graph.item_labels[7]
+    assert len(recommender.recommend(history=[title], k=5)) == 5
+
+
+def test_default_folder_is_named_after_data_and_configuration(config: RunConfig) -> None:
+    assert default_out(config) == Path("runs") / "films" / config.label
+    assert default_out(replace(config, out="there")) == Path("there")
+
+
+def test_peak_memory_sees_what_was_used_since_the_reset() -> None:
+    reset_peak_memory()
+    before = peak_memory_mb()
+    block = torch.ones(25_000_000)
+    assert peak_memory_mb() > before + 90
+    del block

