@@ -69,7 +69,7 @@ class RdfSource(io.RawIOBase):
 
     def _xml_checker(self) -> expat.XMLParserType:
         """Return a parser that checks what pyoxigraph's does not: that the file goes on to its end, and is not deep."""
-        parser = expat.ParserCreate(namespace_separator=" ")
+        parser = expat.ParserCreate("UTF-8", namespace_separator=" ")
         depth = 0
 
         def start(name: str, attributes: Any) -> None:

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from graphrec import __version__
 from graphrec.errors import ArgumentError, ConfigError, GraphrecError
@@ -46,9 +47,21 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 where it failed, 2 for wrong usage, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(_dispatch, list(sys.argv[1:] if argv is None else argv))
+
+
+def guarded(call: Callable[..., int | None], *arguments: Any) -> int:
+    """Return the exit code of ``call(*arguments)``; an error becomes one line on standard error.
+
+    Args:
+        call: Does the work; returns an exit code, or nothing for 0.
+        *arguments: For it.
+    """
     try:
-        return _dispatch(arguments)
+        code = call(*arguments)
+        # A pipe whose reader has left is noticed here, not at exit, where it could not be handled.
+        sys.stdout.flush()
+        return code or 0
     except (ConfigError, ArgumentError) as error:
         return _fail(error, WRONG_USAGE)
     except BrokenPipeError:
@@ -76,8 +89,6 @@ def _dispatch(arguments: list[str]) -> int:
 
         check_choice("command", name, COMMANDS, ConfigError)
     importlib.import_module(f"graphrec.cli.{name}").main(rest)
-    # A pipe whose reader has left is noticed here, not at exit, where it could not be handled.
-    sys.stdout.flush()
     return 0
 
 

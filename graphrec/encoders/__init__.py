@@ -1,5 +1,5 @@
 """Encoders: side information becomes one row per item."""
 
-from graphrec.encoders.knowledge_graph import KnowledgeGraphEncoder
+from graphrec.encoders.knowledge_graph import ItemEdges, KnowledgeGraphEncoder
 
-__all__ = ["KnowledgeGraphEncoder"]
+__all__ = ["ItemEdges", "KnowledgeGraphEncoder"]

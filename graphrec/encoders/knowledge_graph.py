@@ -32,22 +32,23 @@ class ItemEdges:
 class KnowledgeGraphEncoder(nn.Module):
     r"""Attention from entities to items over typed edges, gated channel by channel.
 
-    .. math:: k_i = \gamma \odot \textstyle\sum_{(r, t) \in \mathcal{N}_i} \alpha_{irt} \, (W x_t + m_r)
+    .. math:: k_i = \gamma \odot \textstyle\sum_{(r, t) \in \mathcal{N}_i} \alpha_{irt} \, x_t
 
     Triples are followed both ways: ``(h, r, t)`` is an edge ``h → t`` of type ``r`` and an edge ``t → h`` of type
-    ``r + num_relations``. Every entity has one vector; with more hops, entities attend to each other first. An item
-    that is itself a source (the sequel of a film) has an entity vector of its own, apart from any item vector.
+    ``r + num_relations``. Every entity has one vector a side, so the message needs no transform; with
+    more hops, entities attend to each other first, transformed. An item that is itself a source (the sequel of a film)
+    has entity vectors of its own, apart from any item vector.
 
     Args:
         num_items: Number of items, the destinations; they are the first entities.
         num_relations: Number of relations, inverses not counted.
         triples: int64 ``[num_triples, 3]`` of (head, relation, tail), at least one.
         dim: Width of all vectors.
-        heads: Attention heads; divides ``dim``.
+        heads: Attention heads over the edges into items, averaged.
         hops: How many edges away from an item the KG is read, 1 to 3.
         min_entity_items: With one hop, entities linked to fewer distinct items are left out: they connect nothing.
         gate: Start value of the gates :math:`\gamma`.
-        num_sides: How many separately attended outputs to make of the same entity vectors.
+        num_sides: How many outputs to make, each with entity vectors and attention of its own.
 
     Raises:
         ArgumentError: A value outside its range, or triples that do not fit ``num_relations``.
@@ -109,16 +110,19 @@ class KnowledgeGraphEncoder(nn.Module):
             self.register_buffer("entity_edge_type", edge_type, persistent=False)
         self._layouts: dict[tuple[str, torch.device], EdgeLayout] = {}
 
-        self.entity = nn.Parameter(torch.empty(entities.numel(), dim))
+        self.entity = nn.Parameter(torch.empty(num_sides, entities.numel(), dim))
         self.gates = nn.Parameter(torch.empty(num_sides, dim))
-        width, types = dim // heads, 2 * num_relations
-        self.sides = nn.ModuleList(RelationAttentionConv(dim, width, types, heads) for _ in range(num_sides))
-        self.hops = nn.ModuleList(RelationAttentionConv(dim, width, types, heads) for _ in range(hops - 1))
+        types = 2 * num_relations
+        self.sides = nn.ModuleList(
+            RelationAttentionConv(dim, dim, types, heads, concat=False, relation_message=False, transform=False)
+            for _ in range(num_sides)
+        )
+        self.hops = nn.ModuleList(RelationAttentionConv(dim, dim, types) for _ in range(hops - 1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw all weights anew; entity vectors start with a length of about 1."""
-        nn.init.normal_(self.entity, std=self.entity.size(1) ** -0.5)
+        nn.init.normal_(self.entity, std=self.entity.size(-1) ** -0.5)
         nn.init.constant_(self.gates, self.gate)
         for conv in (*self.sides, *self.hops):
             conv.reset_parameters()
@@ -132,25 +136,24 @@ class KnowledgeGraphEncoder(nn.Module):
         Returns:
             As many tensors ``[num_items, dim]``; rows of items without edges are zero.
         """
-        entity = self.entity_vectors()
-        layout = self._layout("item", entity.size(0), self.num_items)
+        layout = self._layout("item", self.entities.numel(), self.num_items)
         return [
-            gate * conv((entity, item), layout, self.item_edge_type)
-            for item, conv, gate in zip(items, self.sides, self.gates, strict=True)
+            gate * conv((self.entity_vectors(side), item), layout, self.item_edge_type)
+            for side, (item, conv, gate) in enumerate(zip(items, self.sides, self.gates, strict=True))
         ]
 
-    def entity_vectors(self) -> Tensor:
-        """Return the entities' vectors after all hops but the last, ``[num_sources, dim]``."""
-        x: Tensor = self.entity
+    def entity_vectors(self, side: int) -> Tensor:
+        """Return a side's entity vectors after all hops but the last, ``[num_sources, dim]``."""
+        x: Tensor = self.entity[side]
         for conv in self.hops:
             x = x + conv(x, self._layout("entity", x.size(0), x.size(0)), self.entity_edge_type)
         return x
 
     def attention(self, item: Tensor, side: int = 0) -> ItemEdges:
         """Return the last hop's edges with the attention that ``item`` vectors pay on ``side``."""
-        entity = self.entity_vectors()
-        layout = self._layout("item", entity.size(0), self.num_items)
-        _, alpha = self.sides[side]((entity, item), layout, self.item_edge_type, return_attention_weights=True)
+        layout = self._layout("item", self.entities.numel(), self.num_items)
+        x = (self.entity_vectors(side), item)
+        _, alpha = self.sides[side](x, layout, self.item_edge_type, return_attention_weights=True)
         source, destination = self.item_edges
         return ItemEdges(self.entities[source], self.item_edge_type, destination, alpha.mean(dim=1))
 

@@ -180,11 +180,18 @@ def _place(scores: Tensor, seen: Histories, relevant: Histories) -> Tensor:
     """Count the candidates above each relevant item and those tied with it, int64 ``[2, num_pairs]``."""
     candidates = without_seen(scores, seen)
     rows, own = relevant.rows, scores[relevant.rows, relevant.items]
-    counts = []
-    chunk = max(1, PLACING_CHUNK // scores.size(1))
-    for some, value in zip(torch.split(rows, chunk), torch.split(own[:, None], chunk), strict=True):
-        others = candidates.index_select(0, some)  # [chunk, num_items]
-        counts.append(torch.stack([(others > value).sum(dim=1), (others == value).sum(dim=1)]))
-    above, tied = torch.cat(counts, dim=1)
+    num_pairs, num_items = len(rows), scores.size(1)
+    above, from_here = (torch.empty(num_pairs, dtype=torch.int64, device=scores.device) for _ in range(2))
+    chunk = max(1, PLACING_CHUNK // num_items)
+    # Counts as sums of floats, exact up to 2^24: several times faster on a CPU than sums of bools.
+    dtype = torch.float32 if num_items < 2**24 and scores.dtype != torch.float64 else torch.float64
+    compared = torch.empty(min(chunk, num_pairs), num_items, dtype=dtype, device=scores.device)
+    for start in range(0, num_pairs, chunk):
+        part = slice(start, start + chunk)
+        others, value = candidates.index_select(0, rows[part]), own[part, None]
+        into = compared[: len(others)]
+        above[part] = torch.gt(others, value, out=into).sum(dim=1).long()
+        from_here[part] = torch.ge(others, value, out=into).sum(dim=1).long()
     # An item that the model scores -inf ties with the others it scores so, not with the seen ones.
-    return torch.stack([above, torch.where(own == -math.inf, tied - seen.lengths[rows], tied)])
+    from_here -= torch.where(own == -math.inf, seen.lengths[rows], 0)
+    return torch.stack([above, from_here - above])

@@ -13,7 +13,7 @@ from graphrec.histories import Histories
 # Elements that the search for tied items looks at in one go.
 TIE_CHUNK = 2**21
 
-LOW_31_BITS = 0x7FFFFFFF  # keys of ties are 31 bits, so that they fit int32 and -1 means "not tied"
+LOW_31_BITS = 0x7FFFFFFF  # keys of ties are 31 bits, so that they fit int32 and are never negative
 MULTIPLIER = 0x45D9F3B  # odd, so multiplying by it permutes the 31-bit numbers
 
 
@@ -172,7 +172,10 @@ def _draw_last(values: Tensor, top: Tensor, items: Tensor, users: Tensor, seed: 
         values = values.gather(1, columns)
     else:
         columns = torch.arange(num_items, device=values.device)[None]
-    keys = _tie_keys(users[:, None], columns, num_items, seed).masked_fill_(values != last, -1)
+    # A comparison into floats is several times faster than one into bools. All but the tied get the lowest key, 0; if a
+    # tied item has it too, no harm is done: at least one of the tied finds no place, and that is the one.
+    is_tied = torch.eq(values, last, out=torch.empty_like(values)).to(torch.int32)
+    keys = _tie_keys(users[:, None], columns, num_items, seed).mul_(is_tied)
     drawn = columns.expand(len(values), -1).gather(1, _largest(keys, k)[1])
     place = torch.arange(k, device=values.device) - (top > last).sum(dim=1, keepdim=True)  # among the tied
     return torch.where(place >= 0, drawn.gather(1, place.clamp(min=0)), items)

@@ -25,7 +25,10 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         save(partial)
+        partial.chmod(mode)  # safetensors makes files that only their owner can read, whatever the umask says
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)

@@ -165,6 +165,9 @@ class RelationAttentionConv(nn.Module):
 
     def _aggregate(self, alpha: Tensor, x_src: Tensor, layout: EdgeLayout) -> Tensor:
         if self.lin is None:
+            # All heads read the same vectors, so an average over heads is one sum with averaged attention.
+            if not self.concat:
+                return weighted_sum(alpha.mean(dim=1), x_src, layout).unsqueeze(1)
             return weighted_sum(alpha, x_src.unsqueeze(1).expand(-1, self.heads, -1), layout)
         # Transform before or after the sum, whichever meets fewer rows; the result is the same.
         if layout.num_src <= layout.num_dst * self.heads:

@@ -2,12 +2,14 @@
 
 from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
 from graphrec.models.ease import EASE
+from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.models.item_knn import ItemKNN
 from graphrec.models.mf import SoftmaxMF
 from graphrec.models.popularity import Popularity
 
 MODELS: dict[str, type[Recommender]] = {
     "EASE": EASE,
+    "InductiveKGAT": InductiveKGAT,
     "ItemKNN": ItemKNN,
     "Popularity": Popularity,
     "SoftmaxMF": SoftmaxMF,
@@ -19,6 +21,7 @@ __all__ = [
     "MODELS",
     "ClosedFormRecommender",
     "GradientRecommender",
+    "InductiveKGAT",
     "ItemKNN",
     "Popularity",
     "Recommender",

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphrec.encoders import KnowledgeGraphEncoder
-from graphrec.errors import ArgumentError, check_range
+from graphrec.encoders import ItemEdges, KnowledgeGraphEncoder
+from graphrec.errors import check_range
 from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling
 from graphrec.losses import sampled_softmax
@@ -22,9 +22,9 @@ class InductiveKGAT(GradientRecommender):
     r"""Attention from entities to items, and from items to users; no user has a parameter.
 
     .. math::
-        h_i &= e_i + \gamma \odot \textstyle\sum_{(r, t) \in \mathcal{N}_i} \alpha_{irt} \, m_{rt}
+        h_i &= e_i + \gamma \odot \textstyle\sum_{(r, t) \in \mathcal{N}_i} \alpha_{irt} \, x_t
             &&\text{an item as part of a history} \\
-        g_j &= e'_j + \gamma' \odot \textstyle\sum_{(r, t) \in \mathcal{N}_j} \alpha'_{jrt} \, m'_{rt}
+        g_j &= e'_j + \gamma' \odot \textstyle\sum_{(r, t) \in \mathcal{N}_j} \alpha'_{jrt} \, x'_t
             &&\text{an item as a candidate} \\
         u   &= \textstyle\sum_{i \in \mathcal{H}_u} A_{ui} \, h_i, \qquad
         s(u, j) = \cos(u, g_j) / \tau + b_j
@@ -37,7 +37,7 @@ class InductiveKGAT(GradientRecommender):
         num_relations: Number of relations of the triples.
         triples: int64 ``[num_triples, 3]`` of (head, relation, tail); empty for a model without a KG.
         dim: Width of all vectors.
-        heads: Attention heads over the KG's edges; divides ``dim``.
+        heads: Attention heads over the KG's edges into items, averaged.
         hops: How many edges away from an item the KG is read, 1 to 3.
         min_entity_items: With one hop, entities linked to fewer distinct items are left out: they connect nothing.
         gate: Start value of the gates :math:`\gamma` and :math:`\gamma'`, one a channel.
@@ -81,8 +81,6 @@ class InductiveKGAT(GradientRecommender):
         check_range("temperature", temperature, low=1e-3)
         check_range("keep", keep, low=1e-3, high=1.0)
         check_range("target_power", target_power, low=0.0, high=1.0)
-        if dim % heads:
-            raise ArgumentError(f"dim must be a multiple of heads, got dim={dim} and heads={heads}")
         self.dim = dim
         self.temperature = temperature
         self.keep = keep
@@ -155,6 +153,30 @@ class InductiveKGAT(GradientRecommender):
         weights: Tensor = alpha[:, 0]
         return weights
 
+    def contributions(self, histories: Histories, item: int) -> Tensor:
+        r"""Split the score of one item over the history entries, exactly.
+
+        .. math:: s(u, j) - b_j = \sum_{i \in \mathcal{H}_u} \frac{A_{ui} \, h_i \cdot g_j}{\tau \, |u| \, |g_j|}
+
+        Returns:
+            One summand for each history entry, ``[total]``.
+        """
+        h, g = self.cached("vectors", self.item_vectors)
+        user = self.user_vectors(histories, h)
+        target = F.normalize(g[item], dim=0) / self.temperature
+        scale = user.norm(dim=1).clamp(min=1e-12).reciprocal()[histories.rows]
+        parts: Tensor = self.history_attention(histories) * (h[histories.items] @ target) * scale
+        return parts
+
+    def kg_attention(self) -> tuple[ItemEdges, ItemEdges] | None:
+        """Return the attention of items to entities as parts of a history and as candidates; ``None`` without a KG."""
+        if self.kg is None:
+            return None
+        history_side = self.kg.attention(self.item)
+        if self.candidate is None or not self.attend_candidates:
+            return history_side, history_side
+        return history_side, self.kg.attention(self.candidate, side=1)
+
     # Scores and loss
 
     def score(self, histories: Histories) -> Tensor:
@@ -171,13 +193,13 @@ class InductiveKGAT(GradientRecommender):
         shown = torch.rand(histories.items.numel(), generator=generator).to(device) < self.keep
         h, g = self.item_vectors()
         user = F.normalize(self.user_vectors(histories.keep(shown), h), dim=1)
-        g = F.normalize(g, dim=1)
         negatives = self.negatives(self.num_negatives, generator)
         drawn = negatives.items.to(device)
         return sampled_softmax(
             user,
-            g.index_select(0, histories.items),
-            g.index_select(0, drawn),
+            # Normalised after gathering: a step meets a part of the catalogue.
+            F.normalize(g.index_select(0, histories.items), dim=1),
+            F.normalize(g.index_select(0, drawn), dim=1),
             negatives.log_q.to(device),
             rows=histories.rows,
             weights=histories.lengths.clamp(min=1).to(user.dtype).pow(-self.target_power)[histories.rows],

@@ -5,6 +5,7 @@ import socket
 import threading
 import warnings
 from pathlib import Path
+from random import Random
 
 import pytest
 import rdflib
@@ -248,7 +249,9 @@ def test_truncated_gzip_is_refused(tmp_path, parser, name):
     whole = path.read_bytes()
     for size in (0, 5, len(whole) // 2, len(whole) - 3):
         path.write_bytes(whole[:size])
-        with pytest.raises(FormatError, match="truncated or damaged gzip" if size else "no statement|not JSON"):
+        with pytest.raises(
+            FormatError, match="truncated or damaged gzip" if size else "no statement|not JSON|no element"
+        ):
             read_triples(path)
     path.write_bytes(whole[:-8] + b"damaged!")
     with pytest.raises(FormatError, match="truncated or damaged gzip"):
@@ -359,40 +362,37 @@ def test_pyoxigraph_is_what_reads_where_it_is_installed(tmp_path, monkeypatch):
         read_rows(tmp_path / "a.ttl")
 
 
-def chunks_of(text):
-    """The words of a file, to put together anew."""
-    return st.sampled_from(
-        [*sorted(set(text.replace(">", "> ").split())), "\n", " ", ".", "<", ">", '"', "[", "(", "{", "\\u"]
-    )
+SCRAPS = [b"<", b">", b'"', b"\\", b"\\u", b"_:", b".", b"{", b"[", b"(", b"&x;", b"\n", b"\0", b"\xff", b""]
 
 
-def spoiled(draw, text):
-    """A true file, cut, with bytes changed, or of its words in any order."""
-    if draw(st.integers(0, 2)) == 0:
-        return " ".join(draw(st.lists(chunks_of(text), max_size=15))).encode()
-    data = bytearray(text.encode())
-    for _ in range(draw(st.integers(1, 3))):
-        place = draw(st.integers(0, len(data) - 1))
-        end = place + draw(st.integers(0, 20))
-        data[place:end] = draw(
-            st.binary(max_size=4) | st.sampled_from([b"<", b">", b'"', b"\\", b"_:", b".", b"{", b"&x;"])
-        )
-    return bytes(data)
+def spoiled(random, text):
+    """A true file with a few places overwritten, perhaps cut, or its words in any order."""
+    data = text.encode()
+    if random.random() < 0.2:
+        return b" ".join(random.choices(data.replace(b">", b"> ").split() + SCRAPS, k=random.randrange(15)))
+    for _ in range(random.randint(1, 3)):
+        place = random.randrange(len(data))
+        scrap = random.choice(SCRAPS) if random.random() < 0.8 else random.randbytes(3)
+        data = data[:place] + scrap + data[place + random.choice([0, 1, 5, 20]) :]
+    return data[: random.choice([None, None, None, random.randrange(len(data) + 1)])]
 
 
 def fuzz(folder, num_examples):
     num_read = 0
 
-    @given(st.data())
+    # A seed a case, not a draw a byte: hypothesis would take more time than the readers.
+    @given(st.integers(0, 2**32))
     @settings(max_examples=num_examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    def run(data):
+    def run(seed):
         nonlocal num_read
-        name = data.draw(st.sampled_from(sorted(FILES)))
-        content = spoiled(data.draw, FILES[name])
-        zipped = data.draw(st.integers(0, 9)) == 0
+        random = Random(seed)
+        name = random.choice(sorted(FILES))
+        content = spoiled(random, FILES[name])
+        zipped = random.random() < 0.1
         path = put(folder, f"{name}.gz" if zipped else name, content)
-        if zipped and data.draw(st.booleans()):
-            path.write_bytes(spoiled(data.draw, "x")[:5] + path.read_bytes()[5:])
+        if zipped and random.random() < 0.5:
+            data = path.read_bytes()
+            path.write_bytes(data[: random.randrange(len(data))] + random.choice(SCRAPS))
         try:
             read_triples(path)
         except FormatError:
@@ -400,7 +400,7 @@ def fuzz(folder, num_examples):
         num_read += 1
 
     run()
-    assert num_read > num_examples / 100
+    assert num_examples / 20 < num_read < num_examples * 0.9
 
 
 @pytest.mark.parametrize("num_examples", [150, pytest.param(5_000, marks=pytest.mark.slow)])

@@ -22,5 +22,5 @@ def novelty(ranking: Ranking, k: int) -> Tensor:
         share of users instead of the share of interactions: a constant apart).
     """
     counts = ranking.list_counts(k).double()
-    share = ranking.popularity.clamp(min=1) / ranking.popularity.sum().clamp(min=1)
-    return -torch.dot(counts, share.double().log2()) / counts.sum().clamp(min=1)
+    share = ranking.popularity.clamp(min=1).double() / ranking.popularity.sum().clamp(min=1)
+    return -torch.dot(counts, share.log2()) / counts.sum().clamp(min=1)

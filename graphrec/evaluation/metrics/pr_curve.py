@@ -32,7 +32,8 @@ def pr_curve(ranking: Ranking, level: float) -> Tensor:
 def pr_auc(ranking: Ranking) -> Tensor:
     """Area under precision over recall as a step function: the average precision of the whole ranking.
 
-    ``sum over thresholds of (recall - recall of the threshold before) * precision``, tied items together.
+    ``sum over thresholds of (recall - recall of the threshold before) * precision``, tied items together: all of
+    them get the precision at the end of their tie, which is not the mean over its orders.
     **Denominator**: all relevant items of the user. **No test items**: the user is left out.
 
     Returns:

@@ -1,0 +1,62 @@
+"""The main job on real data: a table of models, ten films for a user and for a stranger, and why. ``make demo``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from graphrec.experiment.comparison import compare
+from graphrec.serving.explain import explain
+from graphrec.serving.picture import draw_explanation
+from graphrec.serving.recommender import RunRecommender
+
+OUT = Path("runs/demo")
+USER = "42"
+STRANGER = ["Toy Story", "Star Wars", "Fargo"]
+
+
+def main() -> None:
+    """Compare, recommend, explain."""
+    start = time.perf_counter()
+    print("MovieLens-100k with its Freebase KG: popularity, ItemKNN and EASE against attention over the graph.\n")
+    table = compare(
+        "ml-100k",
+        models=["popularity", "item-knn", "ease", "inductive-kgat"],
+        kg=["full", "shuffled", "none"],
+        seeds=range(3),
+        out=OUT,
+    )
+    print()
+    table.show()
+
+    run = next(row.runs[0] for row in table.rows if row.model == "InductiveKGAT" and row.kg == "full")
+    recommender = RunRecommender.load(run)
+    print(f"\nTen films for user {USER}, who took {len(recommender.histories(USER).items)}:")
+    picture = show(recommender, user_id=USER)
+    print(f"\nTen films for a stranger who named {', '.join(STRANGER)}:")
+    show(recommender, history=STRANGER)
+
+    print(f"\nrun folder  {run}")
+    print(f"curves      tensorboard --logdir {run}/tensorboard")
+    print(f"attention   {picture}")
+    print(f"table       {OUT}/table.md, .csv, .png")
+    print(f"\ndone in {time.perf_counter() - start:.0f} s")
+
+
+def show(recommender: RunRecommender, user_id: str | None = None, history: list[str] | None = None) -> Path:
+    """Print ten recommendations with their strongest reasons, and draw the first."""
+    histories = recommender.histories(user_id, history)
+    who = f"user {user_id}" if user_id else "a stranger"
+    picture = OUT / f"attention-{who.replace(' ', '-')}.png"
+    for film in recommender.recommend_to(histories, k=10):
+        why = explain(recommender, histories, film.item_index, k=5)
+        print(f"{film.rank:>3}  {film.title}")
+        for reason in [*why.sentences[:1], *map(str, why.paths[:1])]:
+            print(f"       {reason}")
+        if film.rank == 1:
+            draw_explanation(why, picture, who)
+    return picture
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""Measure a finished run again, from its weights and its data set.
+
+python scripts/evaluate.py runs/ml-100k/inductivekgat-seed0-0123456789
+"""
+
+import sys
+
+from graphrec.cli import guarded
+from graphrec.experiment.data import load_graph, prepare
+from graphrec.experiment.folder import RunFolder
+from graphrec.experiment.runner import build_evaluator
+from kg_loaders.graph import Split
+
+
+def main(run_dir: str) -> None:
+    """Print the metrics of a run folder."""
+    folder = RunFolder.open(run_dir)
+    graph = prepare(load_graph(folder.config.data), folder.config)
+    model = folder.load_model(graph)  # checks that weights and data are those of the run
+
+    # After the final fit on train and validation, only the test part is new to the model.
+    split: Split = "test" if graph.has_split("test") else "valid"
+    print(f"{split}: {build_evaluator(folder.config).evaluate(model, graph, split=split)}")
+    if split == "valid" and folder.config.train.refit:
+        print("the model has been refitted to these very pairs; an honest figure is in metrics.json")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python scripts/evaluate.py RUN")
+    sys.exit(guarded(main, sys.argv[1]))

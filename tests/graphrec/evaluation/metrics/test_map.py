@@ -1,0 +1,25 @@
+import pytest
+from cases.hand_table import hand_ranking
+from cases.oracles import from_ir_measures, from_torch_geometric, torch_geometric_metrics
+from cases.rankings import random_scene
+
+from graphrec.evaluation.metrics import mean_average_precision
+
+
+@pytest.mark.parametrize(("k", "expected"), [(1, [0, 1, 0]), (2, [1 / 2 / 2, 1, 0]), (5, [(1 / 2 + 2 / 4) / 3, 1, 0])])
+def test_hand_table(k, expected):
+    assert mean_average_precision(hand_ranking(), k).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20, 50])
+def test_libraries_agree(k):
+    scene = random_scene(k, num_users=40, num_items=45, tied=False)
+    value = mean_average_precision(scene.ranking(), k)
+    # trec_eval divides by all relevant items, whatever k is.
+    rescaled = [
+        own * min(k, len(wanted)) / len(wanted) for own, wanted in zip(value.tolist(), scene.relevant, strict=True)
+    ]
+    assert rescaled == pytest.approx(from_ir_measures(f"AP@{k}", scene), abs=1e-9)
+    assert float(value.mean()) == pytest.approx(
+        from_torch_geometric(torch_geometric_metrics.LinkPredMAP(k), scene), abs=1e-6
+    )
