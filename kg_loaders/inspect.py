@@ -13,6 +13,7 @@ from kg_loaders.graph import SPLITS, Features, RecGraph
 TEST_PAIRS_IN_TRAIN = "test pairs also in train"  # the reason under which reading counts them in `dropped`
 MAX_EXAMPLES = 5
 MAX_RELATIONS_SHOWN = 12
+MAX_HOPS_SHOWN = 6
 MAX_NAME = 44  # characters of a relation or a label in the table
 
 
@@ -95,7 +96,7 @@ def _reach(graph: RecGraph) -> dict[str, Any]:
     hops: list[float] = []
     while len(edges):
         head, tail = reached[edges[:, 0]], reached[edges[:, 1]]
-        new = np.concatenate([edges[head & ~tail, 1], edges[tail & ~head, 1]])
+        new = np.concatenate([edges[head & ~tail, 1], edges[tail & ~head, 0]])
         if not len(new):
             break
         edges = edges[~(head & tail)]  # edges inside what is reached lead nowhere new
@@ -234,7 +235,7 @@ def _graph_rows(found: dict[str, Any]) -> list[Row]:
         ("entities reached", f"{reach['connected_share']:.1%}", "from items, of the entities that are not items"),
         *(
             (f"  in {hops} {'hop' if hops == 1 else 'hops'}", f"{share:.1%}", "")
-            for hops, share in enumerate(reach["share_by_hops"], start=1)
+            for hops, share in enumerate(reach["share_by_hops"][:MAX_HOPS_SHOWN], start=1)
         ),
         ("items alike", f"{links['items_sharing_a_triple_set']:,}", "have all their triples in common with another"),
         ("suspicious labels", f"{links['same_label_linked_differently']:,}", "name several items, linked differently"),

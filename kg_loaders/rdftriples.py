@@ -75,9 +75,13 @@ def read_triples(source: str | Path | rdflib.Graph, *, max_bytes: int = MAX_BYTE
         if not rows.heads and not rows.literals:
             raise FormatError(path, None, "there is no statement in it")
     else:
+        import rdflib
+
         rows = Rows()
-        for triple in source.triples((None, None, None)):
-            add_rdflib_triple(rows, triple)
+        # Of a data set all graphs, as of a file of quads.
+        statements = source.quads() if isinstance(source, rdflib.Dataset) else source
+        for subject, predicate, object_, *_ in statements:
+            add_rdflib_triple(rows, (subject, predicate, object_))
     return _as_tables(rows)
 
 

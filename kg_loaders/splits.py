@@ -18,7 +18,7 @@ from kg_loaders.graph import SPLITS, RecGraph
 
 TRAIN, VALID, TEST = range(len(SPLITS))
 
-# Added before rounding so that a share such as 0.7 * 5 = 3.4999999999999996 counts as the half that it stands for.
+# Added before rounding so that a share such as 45 * 0.7 = 31.499999999999996 counts as the half that it stands for.
 ROUNDING_SLACK = 1e-9
 
 

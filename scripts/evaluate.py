@@ -6,9 +6,9 @@ python scripts/evaluate.py runs/ml-100k/inductivekgat-seed0-0123456789
 import sys
 
 from graphrec.cli import guarded
+from graphrec.experiment.build import build_evaluator
 from graphrec.experiment.data import load_graph, prepare
 from graphrec.experiment.folder import RunFolder
-from graphrec.experiment.runner import build_evaluator
 from kg_loaders.graph import Split
 
 

@@ -10,10 +10,11 @@ import sys
 
 import kg_loaders
 from graphrec.cli import guarded
+from graphrec.experiment.build import build_evaluator
 from graphrec.experiment.data import prepare, resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.reading import read_options
-from graphrec.experiment.runner import build_evaluator, default_out, measure, reset_peak_memory, summary, training_log
+from graphrec.experiment.runner import default_out, measure, reset_peak_memory, summary, training_log
 from graphrec.models import MODELS
 from graphrec.training import Trainer
 

@@ -18,9 +18,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--split", choices=["valid", "test"], help="the part; test where there is one")
     arguments = parser.parse_args(argv)
 
+    from graphrec.experiment.build import build_evaluator
     from graphrec.experiment.data import load_graph, prepare
     from graphrec.experiment.folder import RunFolder
-    from graphrec.experiment.runner import build_evaluator
 
     folder = RunFolder.open(arguments.run)
     stored = folder.metrics

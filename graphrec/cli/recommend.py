@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from graphrec.cli.common import Parser, print_json, say
 
 if TYPE_CHECKING:
+    from graphrec.serving.explain import Explanation
     from graphrec.serving.recommender import RunRecommender
 
 
@@ -61,7 +62,7 @@ def add_who(parser: argparse.ArgumentParser) -> Any:
 def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: dict[str, int]) -> None:
     histories = recommender.histories(arguments.user, arguments.history)
     found = recommender.recommend_to(histories, **how_many)
-    explanations: Sequence[Any] = []
+    explanations: Sequence[Explanation] = []
     if arguments.explain:
         from graphrec.serving.explain import explain
 
@@ -80,5 +81,8 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
     for number, item in enumerate(found):
         id_ = f"  id {item.item_id}" if item.title != item.item_id else ""
         print(f"{item.rank:>3}  {item.title:<{width}}  {item.score:8.4f}{id_}")
-        for sentence in explanations[number].sentences if explanations else ():
-            print(f"       {sentence}")
+        if explanations:
+            # The strongest past item and the strongest path; graphrec explain shows the others.
+            why = explanations[number]
+            for reason in dict.fromkeys([*why.sentences[:1], *map(str, why.paths[:1])]):
+                print(f"       {reason}")

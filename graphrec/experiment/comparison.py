@@ -13,13 +13,14 @@ from torch import Tensor
 
 from graphrec.errors import ArgumentError, ConfigError, check_choice
 from graphrec.evaluation import combined_interval, paired_bootstrap_rows, seed_interval
+from graphrec.experiment.build import build_evaluator
 from graphrec.experiment.catalogue import FLAGSHIP
 from graphrec.experiment.config import KgName, RunConfig, resolve_model
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.reading import read_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
-from graphrec.experiment.runner import RUNS, build_evaluator, run
+from graphrec.experiment.runner import RUNS, run
 from graphrec.models import MODELS
 from graphrec.models.base import ClosedFormRecommender
 from kg_loaders import RecGraph

@@ -202,7 +202,7 @@ class RunFolder:
         from safetensors import SafetensorError
         from safetensors.torch import load_model
 
-        from graphrec.experiment.runner import build_model
+        from graphrec.experiment.build import build_model
 
         path = self._checked(WEIGHTS)
         self.check_graph(graph)

@@ -66,7 +66,7 @@ def describe(config: RunConfig, graph: RecGraph) -> RunInfo:
         graphrec=graphrec.__version__,
         torch=metadata.version("torch"),
         python=platform.python_version(),
-        commit=_commit(),
+        commit=current_commit(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -93,7 +93,7 @@ def vocabulary_fingerprint(graph: RecGraph) -> str:
     return digest.hexdigest()
 
 
-def _commit() -> str | None:
+def current_commit() -> str | None:
     """Return the commit of graphrec's own checkout, never that of a repository it happens to be installed in."""
     root = Path(graphrec.__file__).parent.parent
     git = shutil.which("git")

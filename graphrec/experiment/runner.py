@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from graphrec.evaluation import Evaluation, Evaluator
+from graphrec.experiment.build import build_evaluator, build_model
 from graphrec.experiment.config import RunConfig
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
-from graphrec.models import MODELS
+from graphrec.experiment.run_info import current_commit
 from graphrec.models.base import Recommender
 from graphrec.training import TensorBoardWriter, Trainer, TrainResult, tensorboard_installed
 from kg_loaders import RecGraph
@@ -40,6 +41,9 @@ def run(config: RunConfig, out: Path | None = None, graph: RecGraph | None = Non
     graph = prepare(graph, config)
     folder = RunFolder.start(out or default_out(config), config, graph)
     if folder.finished:
+        if not quiet and folder.info.commit != current_commit():
+            made_by = folder.info.commit or "an installed package"
+            print(f"{folder.path} was finished by {made_by}; delete it to train again", file=sys.stderr)
         return folder.tidy()
     reset_peak_memory()
     model, evaluator = build_model(config, graph), build_evaluator(config)
@@ -53,17 +57,6 @@ def run(config: RunConfig, out: Path | None = None, graph: RecGraph | None = Non
 def default_out(config: RunConfig) -> Path:
     """Return ``runs/<data set>/<model>-seed<seed>-<hash>``: equal configurations share a folder, others do not."""
     return Path(config.out) if config.out else RUNS / Path(config.data.name).name / config.label
-
-
-def build_model(config: RunConfig, graph: RecGraph) -> Recommender:
-    """Return the unfitted model of a configuration."""
-    return MODELS[config.model.name].from_graph(graph, **config.model.options)
-
-
-def build_evaluator(config: RunConfig) -> Evaluator:
-    """Return the evaluator of a resolved configuration. Ties are broken by the seed of the run."""
-    settings: dict[str, Any] = {"metrics": config.eval.metrics, "batch_size": config.eval.batch_size}
-    return Evaluator(seed=config.seed, **settings)
 
 
 def measure(model: Recommender, graph: RecGraph, evaluator: Evaluator, refitted: bool) -> dict[str, Evaluation]:

@@ -37,6 +37,7 @@ INVERSE_OF = "http://www.w3.org/2002/07/owl#inverseOf"
 UNWANTED_LITERALS = "literals left out"
 LOOSE_LITERALS = "literals of nodes without triples"
 MERGED_TRIPLES = "triples merged with their inverse"
+NO_LINKS = "items without a link in the map"
 INVERSE_STATEMENTS = "statements of owl:inverseOf"
 
 
@@ -68,8 +69,9 @@ def read(
         interactions: Columns ``user_id``, ``item_id`` and optionally ``time``, ``weight``, ``split``, as a frame (see
             :func:`~kg_loaders.assemble.assemble`) or a CSV file with a header (``.tsv``: tabs), whose splits are
             ``train``, ``valid``, ``test``. ``None``: ``interactions.csv`` in the folder.
-        links: From item id to IRI, as a mapping or a CSV file with a header and two columns, the item first.
-            ``None``: ``map.csv`` in the folder, or else the items of the interactions are IRIs.
+        links: From item id to IRI, as a mapping or a CSV file with a header and two columns, the item first; an empty
+            second cell is no link, and is counted. ``None``: ``map.csv`` in the folder, or else the items of the
+            interactions are IRIs.
         link_predicate: Instead of links: the predicate that leads from a node to the id of its item, be that a literal
             or an IRI. Its statements are links and nothing else.
         literals: The predicates whose literals become features, others are counted and left; ``None`` for all.
@@ -95,7 +97,7 @@ def read(
         if link_predicate is not None:
             links = parts.take_links(link_predicate, on_unknown)
         elif not isinstance(links, Mapping):
-            links = _read_links(place, links)
+            links = _read_links(place, links, parts.dropped)
         parts.merge_inverses(merge_inverses)
         of_item: dict[str, str] = {}  # entity id -> item id; the first item has it, as in assemble
         for item in items:
@@ -271,7 +273,7 @@ def _split_codes(table: TextTable) -> NDArray[np.int8]:
     return np.asarray([SPLITS.index(name) for name in names], dtype=np.int8)
 
 
-def _read_links(place: Path, given: PathLike | None) -> dict[str, str] | None:
+def _read_links(place: Path, given: PathLike | None, dropped: Counter[str]) -> dict[str, str] | None:
     path = _beside(place, given, LINKS)
     if path is None:
         return None
@@ -279,4 +281,6 @@ def _read_links(place: Path, given: PathLike | None) -> dict[str, str] | None:
     if len(table.names) != 2:
         raise FormatError(path, 1, f"{len(table.names)} columns, expected the item's id and its IRI")
     item, iri = table.names
-    return dict(zip(table.unique_ids(item), map(str, table.ids(iri)), strict=True))
+    links = {id_: iri.strip() for id_, iri in zip(table.unique_ids(item), table.texts(iri), strict=True) if iri.strip()}
+    dropped[NO_LINKS] += len(table) - len(links)
+    return links

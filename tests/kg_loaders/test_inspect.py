@@ -181,3 +181,18 @@ def test_the_table_stays_narrow_and_short(graph: RecGraph) -> None:
     assert len(shown) == 12
     assert shown[0].split()[0].endswith("number0")
     assert any("28 others" in line for line in lines)
+
+
+def test_long_chains_are_followed_to_their_end_but_not_listed(graph: RecGraph) -> None:
+    chain = np.stack([np.arange(4, 9), np.ones(5, dtype=np.int64), np.arange(5, 10)], axis=1)
+    long = replace(
+        graph,
+        entities=Vocabulary([*graph.entities.ids, *(f"z{number}" for number in range(20))], "entity"),
+        triples=np.concatenate(
+            [chain, np.stack([np.arange(9, 29), np.ones(20, dtype=np.int64), np.arange(10, 30)], axis=1)]
+        ),
+    )
+    found = summary(long)
+    assert len(found["reach"]["share_by_hops"]) == 25
+    assert found["reach"]["connected_share"] == 1.0
+    assert sum(" hop" in line for line in format_summary(found).splitlines()) == 6

@@ -12,7 +12,7 @@ FILES = {
     "users.dat": "2\tF\t1\t10\t48067\n7\tM\t56\t16\t70072\n",
     "plots.tsv": (
         "item_id\ttitle\timdb_id\tplot\tdirector\n"  # a bare quote opens no quoted cell here
-        '9\tToy Story (1995)\t0114709\tA "cowboy" doll.\tJohn Lasseter\n'
+        '9\tToy Story (1995)\t0114709\t"Cowboy" doll.\tJohn Lasseter\n'
     ),
     "dbpedia.nt": (
         "<http://x/Toy_Story> <http://x/director> <http://x/Lasseter> .\n"
@@ -54,7 +54,7 @@ def expected() -> RecGraph:
         item_features={
             "title": Feature.text(["Toy Story (1995)", "Amélie (2001)", "Heat (1995)"]),
             "genres": Feature.text(["Animation|Comedy", "Comedy", "Crime"]),
-            "plot": Feature.text(['A "cowboy" doll.', "", ""]),
+            "plot": Feature.text(['"Cowboy" doll.', "", ""]),
             "director": Feature.text(["John Lasseter", "", ""]),
         },
     )
@@ -96,6 +96,11 @@ def test_a_second_film_of_one_iri_keeps_no_link(tmp_path: Path) -> None:
     assert graph.entities.ids[:3] == ("9", "10", "11")
     assert "http://x/Heat" in graph.entities
     assert graph.triples[:, 0].tolist() == [0, graph.entities.index_of("http://x/Heat")]
+
+
+def test_films_without_an_iri_do_not_share_one(tmp_path: Path) -> None:
+    graph = movielens.read(put(tmp_path, map_csv="item,iri\n9,http://x/Toy_Story\n10,\n11,\n"))
+    assert dict(graph.dropped) == {"literals left out": 1}
 
 
 @pytest.mark.parametrize(

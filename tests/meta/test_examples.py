@@ -19,6 +19,7 @@ MODULES = sorted(
 )
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # by torch_geometric, while it is imported
 @pytest.mark.parametrize("name", ["graphrec", "kg_loaders", *MODULES])
 def test_examples_in_docstrings_run(name, tmp_path, monkeypatch):
     module = importlib.import_module(name)

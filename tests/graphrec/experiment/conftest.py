@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases.planted_folder import write_planted
 from cases.toy_models import TOY_MODELS
 
 
@@ -35,10 +36,5 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A planted graph as CSV tables: train, valid and test, titles, and a knowledge graph."""
-    from kg_loaders.formats import tables
-    from kg_loaders.synthetic import planted
-
-    folder = tmp_path_factory.mktemp("data") / "films"
-    tables.write(planted(num_users=30, num_items=40, num_cold_items=4), folder)
-    return folder
+    """A planted graph as CSV tables."""
+    return write_planted(tmp_path_factory.mktemp("data") / "films")

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
-
 from cases.toy_models import ToyKGAT
+
 from graphrec.errors import ArgumentError, ConfigError
-from graphrec.experiment import compare
+from graphrec.experiment import RunFolder, compare
 from graphrec.experiment.comparison import reads_kg
 from graphrec.experiment.report import Table
 from kg_loaders.synthetic import planted
@@ -45,12 +45,15 @@ def test_popularity_and_ease_are_always_in(dataset: Path, tmp_path: Path) -> Non
         assert recall.high is not None
         assert recall.low <= recall.mean <= recall.high
         assert (coverage.low is None) == (len(row.seeds) == 1)  # an interval over seeds needs several
+    full, none, shuffled = ([RunFolder.open(run).info for run in row.runs] for row in table.rows[2:])
+    assert full[0].sizes["triples"] == 80
+    assert none[0].sizes["triples"] == 0
+    assert shuffled[0].sizes["triples"] > 40
+    assert len({info.graph_fingerprint for info in (*full, *none, *shuffled)}) == 4  # every seed shuffles anew
     assert {path.name for path in tmp_path.glob("table.*")} == {"table.csv", "table.md", "table.png"}
 
 
-def test_what_is_finished_is_not_trained_again(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_finished_is_not_trained_again(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = compare(str(dataset), ["InductiveKGAT"], seeds=[0], options=SHORT, out=tmp_path, quiet=True)
     trained: list[int] = []
     loss = ToyKGAT.loss

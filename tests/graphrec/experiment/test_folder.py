@@ -12,11 +12,11 @@ import yaml
 
 import graphrec
 from graphrec.errors import RunError
+from graphrec.experiment.build import build_model
 from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 from graphrec.experiment.data import resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.run_info import RunInfo
-from graphrec.experiment.runner import build_model
 from graphrec.training import TrainConfig
 from kg_loaders import Vocabulary
 from kg_loaders.synthetic import planted

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 import graphrec
-from graphrec.experiment import run_info
 from graphrec.experiment.config import DataConfig, ModelConfig, RunConfig
-from graphrec.experiment.run_info import describe, sizes_of, vocabulary_fingerprint
+from graphrec.experiment.run_info import current_commit, describe, sizes_of, vocabulary_fingerprint
 from kg_loaders import Vocabulary
 from kg_loaders.synthetic import planted
 
@@ -44,4 +43,4 @@ def test_commit_of_the_checkout_is_noted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "graphrec").mkdir()
     monkeypatch.setattr(graphrec, "__file__", str(tmp_path / "graphrec" / "__init__.py"))
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert run_info._commit() == head
+    assert current_commit() == head

@@ -101,6 +101,18 @@ def test_finished_run_is_not_trained_again(config: RunConfig, tmp_path: Path, mo
         run(replace(config, train=replace(config.train, epochs=4)), tmp_path / "run", quiet=True)
 
 
+def test_run_finished_by_another_commit_is_reused_but_said(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(config, tmp_path / "run", quiet=True)
+    capsys.readouterr()
+    run(config, tmp_path / "run")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("graphrec.experiment.runner.current_commit", lambda: "0123")
+    assert run(config, tmp_path / "run").metrics == first.metrics
+    assert "was finished by" in capsys.readouterr().err
+
+
 def test_without_a_refit_validation_is_measured_user_by_user(config: RunConfig, tmp_path: Path) -> None:
     kept = replace(config, train=replace(config.train, refit=False))
     folder = run(kept, tmp_path / "run", quiet=True)

@@ -1,0 +1,46 @@
+"""The scripts do what the commands do."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cases.planted_folder import write_planted
+
+from graphrec.cli import main
+from graphrec.experiment import RunFolder
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("GRAPHREC_CACHE", str(tmp_path / "cache"))
+    return str(write_planted(tmp_path / "films"))
+
+
+def test_train_script_ends_with_the_weights_and_figures_of_the_command(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", "InductiveKGAT", "--model.dim=4", "--train.epochs=2", "--train.batch_size=8", "--seed=3"]
+    load("train").main(data, [*options, "--out", str(tmp_path / "script")])
+    assert main(["train", data, *options, "--out", str(tmp_path / "command")]) == 0
+    script, command = (RunFolder.open(tmp_path / name) for name in ("script", "command"))
+    assert script.info.files["model.safetensors"] == command.info.files["model.safetensors"]
+    assert script.config.hash == command.config.hash
+    measured = [{part: run.metrics[part] for part in ("valid", "test")} for run in (script, command)]
+    assert measured[0] == measured[1]
+    capsys.readouterr()
+    load("evaluate").main(str(tmp_path / "script"))
+    assert f"recall@20 {script.metrics['test']['recall@20']:.4f}" in capsys.readouterr().out
