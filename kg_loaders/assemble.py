@@ -192,7 +192,7 @@ def _merge(
     others = natural_order(names)
     clash = next((name for name in others if name in is_item), None)
     if clash is not None or len(names) < len(unlinked):
-        name = clash or next(name for name in unlinked if name.startswith(ENTITY_PREFIX) and names[name] != name)
+        name = clash or next(f"{ENTITY_PREFIX}{entity}" for entity in unlinked if entity in is_item)
         raise GraphError(
             f"an entity and an item share an id, and the name {name!r} that would tell them apart is taken"
         )

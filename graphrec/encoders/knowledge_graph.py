@@ -56,7 +56,7 @@ class KnowledgeGraphEncoder(nn.Module):
     Example:
         >>> triples = torch.tensor([[0, 0, 4], [1, 0, 4], [2, 1, 5]])  # items 0..3, entities 4 and 5
         >>> encoder = KnowledgeGraphEncoder(num_items=4, num_relations=2, triples=triples, dim=8)
-        >>> vectors, = encoder()
+        >>> (vectors,) = encoder(torch.randn(4, 8))
         >>> vectors.shape, vectors[3].abs().sum().item()  # item 3 has no triple
         (torch.Size([4, 8]), 0.0)
 

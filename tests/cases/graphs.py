@@ -19,6 +19,13 @@ def planted_graph() -> RecGraph:
     return planted()
 
 
+@cache
+def other_history() -> RecGraph:
+    """The planted graph where people took every second item only: same sizes, same triples, other answers."""
+    graph = planted_graph()
+    return replace(graph, interactions=graph.interactions[::2])
+
+
 def histories_of(graph: RecGraph) -> Histories:
     """Return the training histories of all users."""
     return Histories.from_interactions(graph.part("train"), graph.num_users)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from cases.graphs import Relabelling, histories_of, planted_graph, relabel
+from cases.graphs import Relabelling, histories_of, other_history, planted_graph, relabel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -135,7 +135,7 @@ class ModelCase(ABC):
     def test_loading_forgets_what_was_cached(self, fitted: Recommender) -> None:
         graph = planted_graph()
         histories = histories_of(graph)
-        model = self.fit(relabel(graph, seed=1).graph)
+        model = self.fit(other_history())
         stale = score(model, histories)
         model.load_state_dict(copy.deepcopy(fitted.state_dict()))
         assert torch.equal(score(model, histories), score(fitted, histories))
@@ -178,7 +178,7 @@ class ClosedFormCase(ModelCase):
 
     def test_fitting_again_forgets_the_first_fit(self, fitted: ClosedFormRecommender) -> None:
         graph = planted_graph()
-        model = self.fit(relabel(graph, seed=1).graph)
+        model = self.fit(other_history())
         score(model, histories_of(graph))
         model.fit(histories_of(graph))
         assert torch.equal(score(model, histories_of(graph)), score(fitted, histories_of(graph)))
@@ -226,11 +226,15 @@ class GradientCase(ModelCase):
         other = self.make(relabelling.graph)
         with torch.no_grad():
             for name, value in other.named_parameters():
-                value.copy_(self.relabelled_parameter(name, model.get_parameter(name), relabelling))
+                value.copy_(self.relabelled_parameter(name, model, other, relabelling))
         return other.eval()
 
-    def relabelled_parameter(self, name: str, value: Tensor, relabelling: Relabelling) -> Tensor:
-        """Return a weight under other indices; by its length it is a table of users, items, entities, or of none."""
+    def relabelled_parameter(self, name: str, model: Any, other: Any, relabelling: Relabelling) -> Tensor:
+        """Return a weight of ``model`` as it is in ``other``, which has the new indices.
+
+        By its length a weight is a table of users, items or entities, or of none. Override this for other tables.
+        """
+        value: Tensor = model.get_parameter(name)
         graph = relabelling.graph
         tables = {
             graph.num_users: relabelling.users,

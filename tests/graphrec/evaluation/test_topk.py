@@ -114,11 +114,17 @@ def test_ties_are_drawn_evenly_over_users_and_places(seed):
     items, _ = top_k(torch.zeros(6000, num_items), k, None, seed)
     for place in range(k):
         assert uniform(torch.bincount(items[:, place], minlength=num_items).double())
-    # also which items stand together
-    for other in range(1, k):
-        pairs = items[:, 0] * num_items + items[:, other]
-        counts = torch.bincount(pairs, minlength=num_items**2).view(num_items, num_items)
-        assert uniform(counts[~torch.eye(num_items, dtype=torch.bool)].double())
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345])
+def test_which_items_stand_together_is_drawn_evenly_too(seed):
+    num_items, k = 300, 8
+    items, _ = top_k(torch.zeros(20_000, num_items), k, None, seed)
+    pairs = (items[:, :, None] * num_items + items[:, None, :])[:, ~torch.eye(k, dtype=torch.bool)]
+    counts = torch.bincount(pairs.flatten(), minlength=num_items**2).view(num_items, num_items)
+    counts = counts[~torch.eye(num_items, dtype=torch.bool)].double()
+    dispersion = float((counts - counts.mean()).square().mean() / counts.mean())
+    assert dispersion == pytest.approx(1.0, abs=0.03)  # a weaker mixing of user and item gives 1.06
 
 
 def test_ties_are_drawn_evenly_over_seeds():

@@ -1,0 +1,113 @@
+from typing import ClassVar
+
+import pytest
+import torch
+from cases.graphs import histories_of, planted_graph
+from cases.model_case import GradientCase
+
+from graphrec.errors import ArgumentError
+from graphrec.evaluation.topk import top_k
+from graphrec.histories import Histories
+from graphrec.models import InductiveKGAT
+from kg_loaders.synthetic import cold_items
+
+
+class TestInductiveKGAT(GradientCase):
+    model_class = InductiveKGAT
+    options: ClassVar = {"dim": 16, "num_negatives": 60}
+
+    def relabelled_parameter(self, name, model, other, relabelling):
+        if name == "kg.entity":
+            # Rows follow the encoder's own list of sources: find each entity's old row by its old index.
+            old_of_new = torch.from_numpy(relabelling.entities).argsort()
+            old_rows = {int(entity): row for row, entity in enumerate(model.kg.entities)}
+            rows = [old_rows[int(old_of_new[entity])] for entity in other.kg.entities]
+            return model.kg.entity[:, rows]
+        return super().relabelled_parameter(name, model, other, relabelling)
+
+
+def fitted(graph, **options):
+    case = TestInductiveKGAT()
+    case.options = {**TestInductiveKGAT.options, **options}
+    return case.fit(graph)
+
+
+def cold_recall(model, graph):
+    cold = torch.from_numpy(cold_items(graph))
+    wanted = Histories.from_interactions(graph.part("test"), graph.num_users)
+    wanted = wanted.keep(torch.isin(wanted.items, cold))
+    scores = torch.full((graph.num_users, graph.num_items), -torch.inf)
+    with torch.no_grad():
+        scores[:, cold] = model.score(histories_of(graph))[:, cold]
+    found, _ = top_k(scores, 2, None)
+    hits = [int(item) in found[int(user)].tolist() for user, item in zip(wanted.rows, wanted.items, strict=True)]
+    return sum(hits) / len(hits)
+
+
+def test_cold_items_are_found_through_the_kg_and_only_through_it():
+    graph = planted_graph()
+    options = {"temperature": 0.7}  # 80 items want softer scores than thousands
+    with_kg = cold_recall(fitted(graph, **options), graph)
+    without = cold_recall(fitted(graph.without_kg(), **options), graph.without_kg())
+    assert with_kg >= 0.9
+    assert without < 0.5
+
+
+def test_scores_change_with_the_graph():
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(graph, dim=8).eval()
+    state = model.state_dict()
+    other = InductiveKGAT.from_graph(graph.without_kg(), dim=8).eval()
+    other.load_state_dict({name: value for name, value in state.items() if not name.startswith("kg.")})
+    assert not torch.allclose(model.score(histories_of(graph)), other.score(histories_of(graph)))
+
+
+def test_scores_are_cosines_over_the_temperature_plus_bias():
+    torch.manual_seed(0)
+    model = InductiveKGAT(4, 1, torch.empty(0, 3, dtype=torch.int64), dim=5, temperature=0.5).eval()
+    with torch.no_grad():
+        model.item_bias.normal_()
+    scores = model.score(Histories.from_lists([[1, 3], []]))
+    pooled = model.item[[1, 3]].mean(dim=0)
+    expected = torch.nn.functional.cosine_similarity(pooled, model.candidate) / 0.5 + model.item_bias
+    torch.testing.assert_close(scores[0], expected)
+    torch.testing.assert_close(scores[1], model.item_bias)
+
+
+@pytest.mark.parametrize("options", [{}, {"untied": False}, {"attend_candidates": False}, {"hops": 2}, {"heads": 3}])
+def test_contributions_add_up_to_the_score(options):
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(graph, dim=8, **options).eval()
+    history = Histories.from_lists([[2, 5, 7]])
+    with torch.no_grad():
+        parts = model.contributions(history, item=3)
+        assert torch.isclose(parts.sum() + model.item_bias[3], model.score(history)[0, 3], atol=1e-5)
+
+
+def test_without_learned_attention_every_past_item_counts_alike():
+    graph = planted_graph()
+    model = fitted(graph, attend_history=False)
+    attention = model.history_attention(Histories.from_lists([[2, 5, 7, 9]]))
+    torch.testing.assert_close(attention, torch.full((4,), 0.25))
+
+
+def test_kg_attention_sums_to_one_for_every_item_that_has_edges():
+    graph = planted_graph()
+    model = fitted(graph)
+    for side in model.kg_attention():
+        total = torch.zeros(graph.num_items).index_add(0, side.item, side.alpha)
+        torch.testing.assert_close(total[side.item.unique()], torch.ones(side.item.unique().numel()))
+    assert InductiveKGAT.from_graph(graph.without_kg(), dim=4).kg_attention() is None
+
+
+@pytest.mark.parametrize("options", [{"dim": 0}, {"hops": 4}, {"temperature": 0.0}, {"keep": 0.0}, {"target_power": 2}])
+def test_values_outside_their_range_are_refused(options):
+    with pytest.raises(ArgumentError, match=f"{next(iter(options))} must be"):
+        InductiveKGAT.from_graph(planted_graph(), **options)
+
+
+def test_triples_with_an_unknown_relation_are_refused():
+    with pytest.raises(ArgumentError, match="num_relations is 1"):
+        InductiveKGAT(3, 1, torch.tensor([[0, 1, 3]]))
