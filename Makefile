@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# Threads that spin while they wait make a busy machine many times slower.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test lint types imports unit clean
 
 demo: $(INSTALLED)

@@ -188,14 +188,11 @@ def _merge(
                     raise GraphError(f"items {first!r} and {item!r} are both linked to entity {entity!r}")
                 _count(counts, SECOND_LINKS, 1)
     unlinked = [entity for entity in entity_ids if entity not in index]
+    taken = {f"{ENTITY_PREFIX}{entity}" for entity in unlinked if entity in is_item} & {*items, *unlinked}
+    if taken:
+        raise GraphError(f"an entity has the id of an item, and the name {min(taken)!r} for it is taken")
     names = {f"{ENTITY_PREFIX}{entity}" if entity in is_item else entity: entity for entity in unlinked}
     others = natural_order(names)
-    clash = next((name for name in others if name in is_item), None)
-    if clash is not None or len(names) < len(unlinked):
-        name = clash or next(f"{ENTITY_PREFIX}{entity}" for entity in unlinked if entity in is_item)
-        raise GraphError(
-            f"an entity and an item share an id, and the name {name!r} that would tell them apart is taken"
-        )
     index.update((names[name], position) for position, name in enumerate(others, len(items)))
     return Vocabulary([*items, *others], "entity"), index
 

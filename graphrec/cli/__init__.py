@@ -47,6 +47,8 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 where it failed, 2 for wrong usage, 130 after Ctrl-C."""
+    # Threads that spin while they wait make a busy machine many times slower; read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return guarded(_dispatch, list(sys.argv[1:] if argv is None else argv))
 
 

@@ -60,7 +60,7 @@ class ItemKNN(ClosedFormRecommender):
     def __init__(
         self,
         num_items: int,
-        num_neighbors: int | Sequence[int] = (50, 100, 200, 500),
+        num_neighbors: int | Sequence[int] = (20, 100, 500),
         shrinkage: float | Sequence[float] = (0.0, 10.0, 100.0),
     ) -> None:
         super().__init__(num_items)

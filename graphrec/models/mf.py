@@ -47,7 +47,7 @@ class SoftmaxMF(GradientRecommender):
     inductive: ClassVar[bool] = False
 
     def __init__(
-        self, num_users: int, num_items: int, dim: int = 64, temperature: float = 0.1, num_negatives: int = 1024
+        self, num_users: int, num_items: int, dim: int = 64, temperature: float = 0.2, num_negatives: int = 1024
     ) -> None:
         super().__init__(num_items)
         for name, value in (("num_users", num_users), ("dim", dim), ("num_negatives", num_negatives)):

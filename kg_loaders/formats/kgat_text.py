@@ -50,6 +50,9 @@ class _Ids:
     lines: NDArray[np.int64]
 
 
+NOTHING = _Ids(Path(), np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """One file of interactions; ``users`` are all that have a line, ``user`` and ``item`` the pairs."""
@@ -87,7 +90,7 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
     need_file(path, "train.txt")
     pairs = {split: _read_pairs(file) for split in SPLITS if (file := find_file(path, f"{split}.txt"))}
     kg_file = find_file(path, "kg_final.txt")
-    triples = [] if kg_file is None else _columns(read_integer_rows(kg_file))
+    triples = [NOTHING] * 3 if kg_file is None else _columns(read_integer_rows(kg_file))
     lists = {
         kind: read_numbered_list(find_file(path, f"{kind}_list.txt")) for kind in ("user", "item", "entity", "relation")
     }
@@ -123,21 +126,18 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
             "split": np.full(int(known.sum()), SPLITS.index(split), dtype=np.int8),
         }
         frames.append(pd.DataFrame(columns))
-    kg = None
-    if triples:
-        sizes = (num_entities, num_relations, num_entities)
-        kinds = ("entity", "relation", "entity")
-        known = _known(list(zip(triples, sizes, kinds, strict=True)), on_unknown, dropped, UNKNOWN_TRIPLES)
-        names = (entity_ids, _relation_ids(lists["relation"], num_relations), entity_ids)
-        codes = [pd.Categorical.from_codes(c.numbers[known], ids) for c, ids in zip(triples, names, strict=True)]
-        kg = pd.DataFrame(dict(zip(("head_id", "relation_id", "tail_id"), codes, strict=True)))
+    sizes = (num_entities, num_relations, num_entities)
+    kinds = ("entity", "relation", "entity")
+    known = _known(list(zip(triples, sizes, kinds, strict=True)), on_unknown, dropped, UNKNOWN_TRIPLES)
+    names = (entity_ids, _relation_ids(lists["relation"], num_relations), entity_ids)
+    codes = [pd.Categorical.from_codes(c.numbers[known], ids) for c, ids in zip(triples, names, strict=True)]
     item_table = _table(lists["item"], item_ids)
     for name, values in vectors.items():
         item_table[name] = list(values)
     return assemble(
         name=path.resolve().name,
         interactions=pd.concat(frames, ignore_index=True),
-        triples=kg,
+        triples=pd.DataFrame(dict(zip(("head_id", "relation_id", "tail_id"), codes, strict=True))),
         user_table=_table(lists["user"], user_ids),
         item_table=item_table,
         entity_table=_table(lists["entity"], entity_ids),

@@ -162,15 +162,15 @@ def _read_features(file: Path | None, key: str) -> pd.DataFrame | None:
     if file is None:
         return None
     atomic = _read_atomic(file)
+    ids = atomic.table.unique_ids(atomic.need(key))
     columns: dict[str, Any] = {}
     for name, kind in atomic.types.items():
         if name == key:
             continue
         read_column: Callable[[str], Any] = atomic.table.vectors if kind == "float_seq" else atomic.table.texts
         new = RENAMED.get(name, name)
-        columns[name if new in atomic.types else new] = pd.Series(list(read_column(name)), dtype=object)
-    frame = pd.DataFrame(columns)
-    return frame.set_index(atomic.table.unique_ids(atomic.need(key)))
+        columns[name if new in atomic.types else new] = pd.Series(list(read_column(name)), index=ids, dtype=object)
+    return pd.DataFrame(columns, index=ids)
 
 
 def write(graph: RecGraph, path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +13,19 @@ from cases.toy_models import TOY_MODELS
 
 
 @pytest.fixture(autouse=True)
-def toy_models(monkeypatch: pytest.MonkeyPatch) -> None:
+def toy_models() -> Iterator[None]:
     from graphrec import models
 
     torch.set_num_threads(1)
-    for name in list(models.MODELS):
-        monkeypatch.delitem(models.MODELS, name)
-    for name, cls in TOY_MODELS.items():
-        monkeypatch.setitem(models.MODELS, name, cls)
+    real = dict(models.MODELS)
+    _fill(models.MODELS, TOY_MODELS)
+    yield
+    _fill(models.MODELS, real)  # in their own order, which undoing item by item would reverse
+
+
+def _fill(table: dict[str, Any], content: dict[str, Any]) -> None:
+    table.clear()
+    table.update(content)
 
 
 @pytest.fixture(autouse=True)
