@@ -148,9 +148,9 @@ def read_parquet(path: Path) -> ParquetTable:
         FormatError: It is missing or damaged, or two columns have one name.
         ImportError: pyarrow is not installed.
     """
-    pa, pq = _pyarrow()
     if not path.is_file():
         raise FormatError(path, None, "no such file")
+    pa, pq = _pyarrow()
     try:
         table = pq.ParquetFile(path).read()
         table.validate(full=True)  # text that is not UTF-8 is found here, not later

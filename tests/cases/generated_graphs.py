@@ -176,7 +176,8 @@ def fuzz(
     """
     num_read = 0
 
-    @settings(SETTINGS, max_examples=examples, database=None)
+    # The same files every time: whether one of a few random files can be read is a matter of luck.
+    @settings(SETTINGS, max_examples=examples, database=None, derandomize=True)
     @given(
         files=st.fixed_dictionaries(dict(needed), optional=dict(optional)),
         packed=st.integers(0, 9),

@@ -1,4 +1,5 @@
 import datetime
+import sys
 
 import numpy as np
 import pytest
@@ -92,6 +93,7 @@ def test_what_is_written_comes_back(tmp_path):
 
 
 def test_without_pyarrow_the_message_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    (tmp_path / "x.parquet").touch()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install 'graphrec\[parquet\]'"):
         read_parquet(tmp_path / "x.parquet")
