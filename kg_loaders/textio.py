@@ -200,9 +200,9 @@ def read_integer_rows(path: Path, separators: str = " \t") -> IntegerRows:
         token = data[begins[first] : begins[first] + lengths[first]].decode()
         raise FormatError(path, line_at(data, int(begins[first])), f"{_short(token)} has more than {MAX_DIGITS} digits")
     values = np.zeros(len(begins), dtype=np.int64)
+    padded_digits = np.append(digits, np.zeros(MAX_DIGITS, dtype=np.uint8))
     for place in range(int(lengths.max())):
-        longer = lengths > place
-        values[longer] = values[longer] * 10 + digits[begins[longer] + place]
+        values = np.where(lengths > place, values * 10 + padded_digits[begins + place], values)
 
     line_ends = np.append(np.flatnonzero(buffer == ord("\n")), len(buffer))
     counts = np.diff(np.searchsorted(begins, line_ends), prepend=0)  # numbers in each line

@@ -253,9 +253,9 @@ def write(graph: RecGraph, path: Path) -> None:
             continue
         part = graph.part(split)
         bounds = np.searchsorted(part.user, np.arange(graph.num_users + 1))
-        # Every user has a line in train.txt, the last one too, so that the number of users is known again.
-        users = range(graph.num_users) if split == "train" else np.unique(part.user).tolist()
-        rows = (" ".join(map(str, [user, *part.item[bounds[user] : bounds[user + 1]]])) for user in users)
+        rows = (
+            " ".join(map(str, [user, *part.item[bounds[user] : bounds[user + 1]]])) for user in np.unique(part.user)
+        )
         write_text(path / f"{split}.txt", "".join(f"{row}\n" for row in rows))
     if graph.num_triples:
         write_text(path / "kg_final.txt", "".join(f"{h} {r} {t}\n" for h, r, t in graph.triples.tolist()))
