@@ -61,7 +61,7 @@ class ItemKNN(ClosedFormRecommender):
         self,
         num_items: int,
         num_neighbors: int | Sequence[int] = (20, 100, 500),
-        shrinkage: float | Sequence[float] = (0.0, 10.0, 100.0),
+        shrinkage: float | Sequence[float] = (0.0, 10.0, 30.0, 100.0),
     ) -> None:
         super().__init__(num_items)
         self.num_neighbors = tuple(num_neighbors) if isinstance(num_neighbors, Sequence) else (num_neighbors,)

@@ -6,7 +6,7 @@ import torch
 from cases.graphs import histories_of, planted_graph
 from cases.model_case import ClosedFormCase, recall
 
-from graphrec.errors import ArgumentError
+from graphrec.errors import ArgumentError, NotFittedError
 from graphrec.histories import Histories
 from graphrec.models import EASE, ease
 
@@ -127,6 +127,9 @@ def test_l2_must_be_above_zero(l2):
 
 
 def test_an_l2_too_small_for_float32_is_named():
-    model = EASE(num_items=3, l2=1e-30)
+    histories = Histories.from_lists([[0, 1, 2], [0, 1, 2]])
+    model = EASE(num_items=3, l2=[1.0, 1e-30])
     with pytest.raises(ArgumentError, match=r"l2 must be larger for these data, got 1e-30"):
-        model.fit(Histories.from_lists([[0, 1, 2], [0, 1, 2]]))
+        model.fit(histories, lambda: 0.0)
+    with pytest.raises(NotFittedError):  # rather than scores of a half-made matrix
+        model.score(histories)
