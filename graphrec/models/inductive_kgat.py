@@ -195,11 +195,17 @@ class InductiveKGAT(GradientRecommender):
         user = F.normalize(self.user_vectors(histories.keep(shown), h), dim=1)
         negatives = self.negatives(self.num_negatives, generator)
         drawn = negatives.items.to(device)
+        # Normalise where there are fewer rows: the catalogue, or what a step gathers from it.
+        if self.num_items <= histories.items.numel() + drawn.numel():
+            g = F.normalize(g, dim=1)
+            targets, rivals = g.index_select(0, histories.items), g.index_select(0, drawn)
+        else:
+            targets = F.normalize(g.index_select(0, histories.items), dim=1)
+            rivals = F.normalize(g.index_select(0, drawn), dim=1)
         return sampled_softmax(
             user,
-            # Normalised after gathering: a step meets a part of the catalogue.
-            F.normalize(g.index_select(0, histories.items), dim=1),
-            F.normalize(g.index_select(0, drawn), dim=1),
+            targets,
+            rivals,
             negatives.log_q.to(device),
             rows=histories.rows,
             weights=histories.lengths.clamp(min=1).to(user.dtype).pow(-self.target_power)[histories.rows],
