@@ -87,11 +87,6 @@ class EdgeLayout:
         nodes = torch.arange(self.num_dst, device=self.rowptr.device, dtype=self.rowptr.dtype)
         return torch.repeat_interleave(nodes, (self.rowptr[1:] - self.rowptr[:-1]).long())
 
-    def to(self, device: torch.device | str) -> EdgeLayout:
-        """Return the layout on ``device``."""
-        tensors = (self.rowptr, self.src, self.order, self.colptr, self.dst, self.transpose)
-        return EdgeLayout(self.num_src, self.num_dst, *(t.to(device) for t in tensors))
-
 
 def _pointers(index: Tensor, size: int) -> Tensor:
     return torch.nn.functional.pad(torch.bincount(index, minlength=size).cumsum(0), (1, 0))

@@ -9,7 +9,7 @@ from cases.model_case import GradientCase
 from graphrec.errors import ArgumentError
 from graphrec.evaluation.topk import top_k
 from graphrec.histories import Histories
-from graphrec.models import InductiveKGAT
+from graphrec.models import InductiveKGAT, inductive_kgat
 from graphrec.sampling import Negatives
 from kg_loaders.synthetic import cold_items
 
@@ -107,6 +107,24 @@ def test_contributions_add_up_to_the_score(options):
     with torch.no_grad():
         parts = model.contributions(history, item=3)
         assert torch.isclose(parts.sum() + model.item_bias[3], model.score(history)[0, 3], atol=1e-5)
+
+
+def test_training_shows_a_part_of_each_history_and_asks_for_all_of_it(monkeypatch):
+    model = InductiveKGAT.from_graph(planted_graph(), dim=8, keep=0.5)
+    histories = histories_of(planted_graph())
+    shown, asked = [], []
+    pool, softmax = InductiveKGAT.user_vectors, inductive_kgat.sampled_softmax
+    monkeypatch.setattr(InductiveKGAT, "user_vectors", lambda self, part, h: shown.append(part) or pool(self, part, h))
+    monkeypatch.setattr(
+        inductive_kgat, "sampled_softmax", lambda *a, **k: asked.append(k["positive_items"]) or softmax(*a, **k)
+    )
+    model.loss(histories, torch.Generator().manual_seed(0))
+    assert torch.equal(asked[0], histories.items)
+    share = shown[0].items.numel() / histories.items.numel()
+    assert 0.4 < share < 0.6
+    assert set(zip(shown[0].rows.tolist(), shown[0].items.tolist(), strict=True)) < set(
+        zip(histories.rows.tolist(), histories.items.tolist(), strict=True)
+    )
 
 
 def test_without_learned_attention_every_past_item_counts_alike():
