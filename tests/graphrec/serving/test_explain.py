@@ -36,7 +36,18 @@ def test_what_past_items_add_is_the_whole_score_but_the_base(flagship):
     assert why.base == pytest.approx(flagship.model.item_bias[3].item(), abs=1e-5)
     assert why.base + sum(p.contribution for p in why.past) == pytest.approx(why.score, abs=1e-5)
     assert [p.contribution for p in why.past] == sorted((p.contribution for p in why.past), reverse=True)
-    assert sum(p.share for p in why.past) == pytest.approx(1)
+
+
+def test_shares_are_parts_of_what_speaks_for_the_item(flagship):
+    with torch.no_grad():
+        from_history = flagship.model.score(HISTORY)[0] - flagship.model.item_bias
+    wanted = explain(flagship, HISTORY, int(from_history.argmax()))
+    assert sum(p.share for p in wanted.past) == pytest.approx(1)
+    for past in wanted.past:
+        assert (past.share > 0) == (past.contribution > 0)
+    disliked = explain(flagship, HISTORY, int(from_history.argmin()))
+    assert all(p.contribution < 0 and p.share == 0 for p in disliked.past)
+    assert not any(sentence.startswith("you took") for sentence in disliked.sentences)
 
 
 def test_other_models_are_explained_by_leaving_items_out():
