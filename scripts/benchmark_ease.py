@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import time
 from typing import Any
 
@@ -17,6 +16,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from graphrec.evaluation import Evaluator
+from graphrec.experiment.runner import peak_memory_mb
 from graphrec.histories import Histories
 from graphrec.models import EASE
 from kg_loaders import RecGraph, load
@@ -59,7 +59,7 @@ def measure(graph: RecGraph, l2: list[float]) -> dict[str, Any]:
         "num_pairs": len(graph.part("train")),
         "trials": trials,
         "chosen_l2": model.chosen_l2,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
     }
 
 

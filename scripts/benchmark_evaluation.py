@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import time
 from typing import Any, Self
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from graphrec.evaluation import Evaluator
 from graphrec.evaluation.ranking import default_batch_size, score_batches
+from graphrec.experiment.runner import peak_memory_mb
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from kg_loaders import Interactions, RecGraph, Vocabulary
@@ -116,7 +116,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": statistics.median(total),
         "seconds_fastest": min(total),
         "seconds_slowest": max(total),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(),
         "metrics": evaluation.metrics,
     }
 
