@@ -156,6 +156,12 @@ class GradientRecommender(Recommender):
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""
 
+    def prepare(self, histories: Histories) -> None:
+        """Take note of all training histories at once, before the first step on weights just drawn or restored.
+
+        Doing it twice changes nothing. A model that needs no such notes leaves this as it is.
+        """
+
     @abstractmethod
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
         """Return the scalar training loss of a batch of users with their whole training histories.

@@ -32,6 +32,10 @@ class InductiveKGAT(GradientRecommender):
     A user is a function of a history, so a stranger is served at once. Training hides a random part of each history
     and asks for the whole of it back, with a softmax over negatives.
 
+    That nobody took an item in training is no evidence against it: it is no negative, has no vector but the KG's
+    (:math:`e = e' = 0`), and counts as e times less popular than the least popular item that somebody took
+    (:math:`b = \min b - 1`).
+
     Args:
         num_items: Number of items; they are the first entities.
         num_relations: Number of relations of the triples.
@@ -87,6 +91,8 @@ class InductiveKGAT(GradientRecommender):
         self.target_power = target_power
         self.num_negatives = num_negatives
         self.negatives = UniformNegatives(num_items)
+        self.taken: Tensor
+        self.register_buffer("taken", torch.ones(num_items, dtype=torch.bool))
         self.attend_candidates = attend_candidates
 
         self.item = nn.Parameter(torch.empty(num_items, dim))
@@ -121,11 +127,21 @@ class InductiveKGAT(GradientRecommender):
             if table is not None:
                 nn.init.normal_(table, std=self.dim**-0.5)
         nn.init.zeros_(self.item_bias)
+        self.taken.fill_(True)
         if self.attention_bias is not None:
             nn.init.zeros_(self.attention_bias)
         self.pool.reset_parameters()
         if self.kg is not None:
             self.kg.reset_parameters()
+
+    def prepare(self, histories: Histories) -> None:
+        """Note which items were taken at all; see :meth:`GradientRecommender.prepare`."""
+        self.taken.copy_(torch.bincount(histories.items, minlength=self.num_items) > 0)
+        self.negatives = UniformNegatives(self.num_items, self.taken)
+        with torch.no_grad():
+            for table in (self.item, self.candidate):
+                if table is not None:
+                    table[~self.taken] = 0.0
 
     # Vectors
 
@@ -179,12 +195,16 @@ class InductiveKGAT(GradientRecommender):
 
     # Scores and loss
 
+    def bias(self) -> Tensor:
+        r"""Return :math:`b_j` of every item, taken or not, ``[num_items]``."""
+        return torch.where(self.taken, self.item_bias, self.item_bias[self.taken].min() - 1.0)
+
     def score(self, histories: Histories) -> Tensor:
         """Score all items for each history; see :meth:`Recommender.score`. An empty history gets :math:`b_j`."""
         h, g = self.cached("vectors", self.item_vectors)
         candidates = self.cached("candidates", lambda: F.normalize(g, dim=1).t() / self.temperature)
         user = F.normalize(self.user_vectors(histories, h), dim=1)
-        scores: Tensor = torch.addmm(self.item_bias, user, candidates)
+        scores: Tensor = torch.addmm(self.cached("bias", self.bias), user, candidates)
         return scores
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:

@@ -28,6 +28,10 @@ class UniformNegatives:
 
     Args:
         num_items: Number of items.
+        drawn: Which of them are drawn, bool ``[num_items]``, at least one; ``None`` means all.
+
+    Raises:
+        ArgumentError: ``drawn`` has another shape or type, or leaves no item.
 
     Example:
         >>> draw = UniformNegatives(num_items=5)
@@ -37,17 +41,23 @@ class UniformNegatives:
         [0, 1, 2, 3, 4]
     """
 
-    def __init__(self, num_items: int) -> None:
+    def __init__(self, num_items: int, drawn: Tensor | None = None) -> None:
         check_range("num_items", num_items, low=1)
-        self.num_items = num_items
+        if drawn is not None and (drawn.dtype != torch.bool or drawn.shape != (num_items,) or not bool(drawn.any())):
+            raise ArgumentError(
+                f"drawn must be bool [{num_items}] with at least one True, got {drawn.dtype} {list(drawn.shape)}"
+            )
+        self.items = torch.arange(num_items) if drawn is None else drawn.cpu().nonzero().squeeze(1)
 
     def __call__(self, num_negatives: int, generator: torch.Generator) -> Negatives:
         """Return ``num_negatives`` items; every item once where there are no more than that many."""
         check_range("num_negatives", num_negatives, low=1)
-        if num_negatives >= self.num_items:
-            return _every(self.num_items)
-        items = torch.randint(self.num_items, (num_negatives,), generator=generator)
-        return Negatives(items, torch.full((num_negatives,), -math.log(self.num_items)))
+        size = len(self.items)
+        if num_negatives >= size:
+            items = self.items
+        else:
+            items = self.items[torch.randint(size, (num_negatives,), generator=generator)]
+        return Negatives(items, torch.full((len(items),), -math.log(size)))
 
 
 class PopularityNegatives:
@@ -89,13 +99,9 @@ class PopularityNegatives:
         check_range("num_negatives", num_negatives, low=1)
         num_items = len(self.probabilities)
         if num_negatives >= num_items:
-            return _every(num_items)
+            # The sum over all items is exact, which is what a uniform sample of this size would claim.
+            return Negatives(torch.arange(num_items), torch.full((num_items,), -math.log(num_items)))
         draws = torch.rand(num_negatives, generator=generator, dtype=torch.float64)
         # Rounding may leave the last bound a little below 1.
         items = torch.searchsorted(self._bounds, draws, right=True).clamp(max=num_items - 1)
         return Negatives(items, self.probabilities[items].log().to(torch.float32))
-
-
-def _every(num_items: int) -> Negatives:
-    """Return each item once: the sum over them is exact, which is what a uniform sample of this size would claim."""
-    return Negatives(torch.arange(num_items), torch.full((num_items,), -math.log(num_items)))

@@ -93,10 +93,10 @@ class GradientFit:
             self._begin("select")
         with self.guard:
             if self.state.phase == "select":
-                self._train(("train",), self.config.epochs)
+                self._train(self.config.epochs)
                 self._end_select()
             if self.state.phase == "refit":
-                self._train(("train", "valid"), self.stopping.best_epoch)
+                self._train(self.stopping.best_epoch)
                 self._finish()
         self.model.eval()
         return self._result()
@@ -107,8 +107,16 @@ class GradientFit:
         """Draw the weights from the seed and stand before the first step of ``phase``."""
         seed_global(self.seed, self.device)
         self.model.reset_parameters()
-        self.learner = Learner(self.model, self.config, self.device)
         self.state.phase, self.state.epoch, self.state.step = phase, 0, 0
+        self._make_learner()
+
+    def _make_learner(self) -> None:
+        self.model.prepare(self._histories().to(self.device))
+        self.learner = Learner(self.model, self.config, self.device)
+
+    def _histories(self) -> Histories:
+        splits: tuple[Split, ...] = ("train",) if self.state.phase == "select" else ("train", "valid")
+        return Histories.from_interactions(self.graph.part(*splits), self.graph.num_users)
 
     def _end_select(self) -> None:
         if self.config.refit:
@@ -124,9 +132,9 @@ class GradientFit:
         self.state.phase = "done"
         self.checkpointer.save(self._content)
 
-    def _train(self, splits: tuple[Split, ...], num_epochs: int) -> None:
+    def _train(self, num_epochs: int) -> None:
         """Train from the current position to the end of the phase."""
-        histories = Histories.from_interactions(self.graph.part(*splits), self.graph.num_users)
+        histories = self._histories()
         users = histories.lengths.nonzero().squeeze(1)  # a user without a past has nothing to learn from
         num_steps = -(-len(users) // self.config.batch_size)
         self.model.train()
@@ -237,7 +245,7 @@ class GradientFit:
         if self.state.phase == "done":
             load_weights(self.model, tensors, "model/")
         else:
-            self.learner = Learner(self.model, self.config, self.device)
+            self._make_learner()
             self.learner.restore(tensors)
         for record in self.state.history:
             self.on_record(record)

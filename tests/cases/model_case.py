@@ -215,6 +215,7 @@ class GradientCase(ModelCase):
         generator = torch.Generator().manual_seed(seed)
         optimizer = torch.optim.Adam(model.parameters(), self.learning_rate)
         histories = histories_of(graph)
+        model.prepare(histories)
         for _ in range(self.epochs):
             for rows in torch.randperm(len(histories), generator=generator).split(self.batch_size):
                 optimizer.zero_grad()
@@ -225,16 +226,16 @@ class GradientCase(ModelCase):
     def relabelled(self, model: GradientRecommender, relabelling: Relabelling) -> GradientRecommender:
         other = self.make(relabelling.graph)
         with torch.no_grad():
-            for name, value in other.named_parameters():
-                value.copy_(self.relabelled_parameter(name, model, other, relabelling))
+            for name, value in other.state_dict().items():
+                value.copy_(self.relabelled_weight(name, model, other, relabelling))
         return other.eval()
 
-    def relabelled_parameter(self, name: str, model: Any, other: Any, relabelling: Relabelling) -> Tensor:
+    def relabelled_weight(self, name: str, model: Any, other: Any, relabelling: Relabelling) -> Tensor:
         """Return a weight of ``model`` as it is in ``other``, which has the new indices.
 
         By its length a weight is a table of users, items or entities, or of none. Override this for other tables.
         """
-        value: Tensor = model.get_parameter(name)
+        value: Tensor = model.state_dict()[name]
         graph = relabelling.graph
         tables = {
             graph.num_users: relabelling.users,
@@ -288,6 +289,14 @@ class GradientCase(ModelCase):
         torch.manual_seed(3)
         model.loss(histories_of(planted_graph()).select(rows), torch.Generator().manual_seed(4)).backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    def test_preparing_twice_changes_nothing(self) -> None:
+        model = self.make(planted_graph())
+        model.prepare(histories_of(planted_graph()))
+        once = copy.deepcopy(model.state_dict())
+        model.prepare(histories_of(planted_graph()))
+        for name, value in model.state_dict().items():
+            assert torch.equal(once[name], value), name
 
     def test_users_without_items_add_nothing(self) -> None:
         model = self.make(planted_graph()).train()

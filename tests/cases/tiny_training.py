@@ -54,6 +54,7 @@ class TinyModel(GradientRecommender):
         self.register_buffer("level", torch.zeros(()))
         self.before_loss: Callable[[int], None] = lambda number: None
         self.seen: list[Histories] = []
+        self.prepared: list[int] = []
         self._count = 0
         self.reset_parameters()
 
@@ -66,6 +67,9 @@ class TinyModel(GradientRecommender):
             nn.init.normal_(table.weight, std=0.3)
         nn.init.ones_(self.unused)
         self.level.zero_()
+
+    def prepare(self, histories: Histories) -> None:
+        self.prepared.append(histories.items.numel())
 
     def users(self, histories: Histories) -> Tensor:
         summed = self.inputs.weight.new_zeros(len(histories), self.inputs.embedding_dim)

@@ -26,6 +26,22 @@ def test_uniform_negatives_are_uniform():
     torch.testing.assert_close(sampler(3, seeded()).log_q, torch.full((3,), -math.log(7)))
 
 
+def test_uniform_negatives_of_a_part_leave_the_rest_alone():
+    drawn = torch.tensor([True, False, True, True])
+    few = UniformNegatives(4, drawn)(2, torch.Generator())
+    every = UniformNegatives(4, drawn)(3, torch.Generator())
+    assert set(few.items.tolist()) <= {0, 2, 3}
+    assert every.items.tolist() == [0, 2, 3]
+    for negatives in (few, every):
+        torch.testing.assert_close(negatives.log_q.exp(), torch.full((len(negatives.items),), 1 / 3))
+
+
+@pytest.mark.parametrize("drawn", [torch.zeros(4, dtype=torch.bool), torch.ones(3, dtype=torch.bool), torch.ones(4)])
+def test_a_part_that_draws_nothing_or_does_not_fit_is_refused(drawn):
+    with pytest.raises(ArgumentError, match=r"drawn must be bool \[4\] with at least one True"):
+        UniformNegatives(4, drawn)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 def test_popular_items_are_drawn_as_often_as_log_q_says(alpha):
     weights = torch.tensor([100.0, 1, 25, 1, 9, 4]).pow(alpha)  # an item that nobody took counts as taken once

@@ -80,6 +80,17 @@ def test_only_the_position_is_needed_so_a_resumed_run_skips_what_is_done(tmp_pat
     assert len(model.seen) == 4 * len(result.history) - 6
 
 
+def test_the_model_sees_all_histories_of_a_phase_before_its_first_step_and_again_when_resumed(tmp_path):
+    graph = tiny_graph()
+    select, refit = len(graph.part("train")), len(graph.part("train", "valid"))
+    model, result = fit_tiny()
+    assert model.prepared == [select, refit]
+    with pytest.raises(Crash):
+        fit_tiny(tmp_path, crashing_at(4 * result.num_epochs + 2), checkpoint_minutes=EVERY_STEP)
+    resumed, _ = fit_tiny(tmp_path, TinyModel(), checkpoint_minutes=EVERY_STEP)
+    assert resumed.prepared == [refit]
+
+
 def test_a_finished_run_is_returned_without_training(tmp_path):
     whole = fit_tiny(tmp_path)
     model = TinyModel()
