@@ -27,11 +27,13 @@ unit: $(INSTALLED)
 	$(BIN)/pytest -q -n 2 --dist loadscope
 
 # torch is pinned to a CPU build; without the constraint pip would pull gigabytes of CUDA.
+# Quiet twice: pip's notes on mirrors and its own version are left out, its errors are not.
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	@echo "installing into .venv, which takes a few minutes ..."
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install -qq --upgrade pip
+	@$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]'
+	@touch $@
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kg_loaders.errors import GraphError
+from kg_loaders.errors import GraphError, KGLoaderError
 from kg_loaders.graph import SPLITS, Feature, Interactions, RecGraph, sort_interactions
 from kg_loaders.vocabulary import OnUnknown, Vocabulary
 
@@ -55,6 +55,7 @@ def assemble(
         dropped: What the reader left out before, by reason.
 
     Raises:
+        KGLoaderError: ``on_unknown`` is neither of the two.
         GraphError: An id is missing or is not text, the links contradict each other, no item occurs in the triples,
             or whatever :class:`~kg_loaders.graph.RecGraph` refuses.
 
@@ -68,7 +69,7 @@ def assemble(
         (('ann', 'bob'), ('9', '10', 'm.1'), 2, {'repeated pairs': 1})
     """
     if on_unknown not in ("raise", "drop"):
-        raise GraphError(f"on_unknown must be one of 'raise', 'drop', got {on_unknown!r}")
+        raise KGLoaderError(f"on_unknown must be one of 'raise', 'drop', got {on_unknown!r}")
     counts = dict(dropped or {})
     user, user_ids = _codes(interactions, "user_id", "interactions")
     item, item_ids = _codes(interactions, "item_id", "interactions")

@@ -1,7 +1,7 @@
 """Everything kg_loaders raises for a caller's mistake.
 
 KGLoaderError (ValueError)
-├── FormatError          a file is malformed: path, line and reason
+├── FormatError          a file is malformed, or files contradict each other: path, line and reason
 ├── GraphError           arrays that do not form a RecGraph
 ├── UnknownIdError       an id that a vocabulary does not hold
 ├── UnknownDatasetError  neither a known name nor a readable folder
@@ -10,8 +10,9 @@ KGLoaderError (ValueError)
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -50,6 +51,22 @@ class UnknownDatasetError(KGLoaderError):
 
 class DownloadError(KGLoaderError):
     """A public data set could not be fetched, or is not what its checksum says."""
+
+
+@contextlib.contextmanager
+def blamed_on(path: str | Path) -> Iterator[None]:
+    """Turn a :class:`GraphError` about what a file says into a :class:`FormatError` that names the file or folder.
+
+    Example:
+        >>> with blamed_on("films"):
+        ...     raise GraphError("no item occurs in any of the 3 triples")
+        Traceback (most recent call last):
+        kg_loaders.errors.FormatError: films: no item occurs in any of the 3 triples
+    """
+    try:
+        yield
+    except GraphError as error:
+        raise FormatError(path, None, str(error)) from None
 
 
 def did_you_mean(value: str, allowed: Iterable[str]) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from kg_loaders.assemble import assemble
-from kg_loaders.errors import FormatError, GraphError
+from kg_loaders.errors import FormatError, blamed_on
 from kg_loaders.graph import RecGraph
 from kg_loaders.rdftriples import read_triples
 from kg_loaders.textio import find_file, need_file
-from kg_loaders.texttable import TextTable, read_table
+from kg_loaders.texttable import TextTable, read_links, read_table
 
 RATINGS, MOVIES, USERS = "ratings.dat", "movies.dat", "users.dat"
 PLOTS, TRIPLES, LINKS = "plots.tsv", "dbpedia.nt", "map.csv"
@@ -35,7 +35,8 @@ def read(path: Path) -> RecGraph:
     - ``ratings.dat``: ``user::item::rating::time``. Every rating is an interaction, its value the weight.
     - ``movies.dat``: id, title, genres, with tabs between. A film that nobody rated is an item all the same.
     - ``users.dat`` (optional): id, gender, age, occupation, zip code, with tabs between.
-    - ``plots.tsv`` (optional): a header with ``item_id`` and any of plot, director, actors, country, language.
+    - ``plots.tsv`` (optional): a header with ``item_id`` and any of plot, director, actors, country, language; a cell
+      in quotes may hold doubled ones, as in CSV.
     - ``dbpedia.nt`` with ``map.csv`` (optional): triples, and in two columns the IRI of each film. A film without an
       IRI has no triples; of two films with one IRI the second keeps no link, and is counted.
 
@@ -46,7 +47,7 @@ def read(path: Path) -> RecGraph:
     movies = _read_numbered(need_file(path, MOVIES), "\t", 1 + len(MOVIE_COLUMNS))
     item_table = _features(movies, "0", dict(zip(MOVIE_COLUMNS, "12", strict=True)))
     if plots := find_file(path, PLOTS):
-        table = read_table(plots, "\t", quoted=False)
+        table = read_table(plots, "\t")
         item_table = item_table.join(
             _features(table, "item_id", {name: name for name in PLOT_COLUMNS if name in table})
         )
@@ -54,12 +55,14 @@ def read(path: Path) -> RecGraph:
     if users := find_file(path, USERS):
         table = _read_numbered(users, "\t", 1 + len(USER_COLUMNS))
         user_table = _features(table, "0", dict(zip(USER_COLUMNS, "1234", strict=True)))
-    triples, links, dropped = None, None, {}
+    triples: pd.DataFrame | None = None
+    links: dict[str, str] | None = None
+    dropped = {}
     if (graph := find_file(path, TRIPLES)) and (map_file := find_file(path, LINKS)):
         data = read_triples(graph)
-        triples, links = data.triples, _read_links(map_file)
+        triples, (links, _) = data.triples, read_links(map_file, ",")  # a film without an IRI is none that is left out
         dropped = {**data.dropped, LITERALS_LEFT: len(data.literals)}
-    try:
+    with blamed_on(path):
         return assemble(
             name=path.resolve().name,
             interactions=pd.DataFrame(
@@ -77,8 +80,6 @@ def read(path: Path) -> RecGraph:
             on_unknown="drop",  # concerns links alone: those of films that are not here, and second ones
             dropped=dropped,
         )
-    except GraphError as error:
-        raise FormatError(path, None, str(error)) from None
 
 
 def _read_numbered(file: Path, separator: str, width: int) -> TextTable:
@@ -93,12 +94,3 @@ def _features(table: TextTable, key: str, columns: dict[str, str]) -> pd.DataFra
     """Return columns of text by the id in column ``key``."""
     cells = {name: table.texts(column) for name, column in columns.items()}
     return pd.DataFrame(cells, index=table.unique_ids(key), dtype=object)
-
-
-def _read_links(file: Path) -> dict[str, str]:
-    """Return the IRI of each film that has one."""
-    table = read_table(file, ",")
-    if len(table.names) != 2:
-        raise FormatError(file, 1, f"{len(table.names)} columns, expected the film's id and its IRI")
-    item, iri = table.names
-    return {id_: iri for id_, iri in zip(table.unique_ids(item), table.texts(iri), strict=True) if iri.strip()}

@@ -11,33 +11,26 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kg_loaders.errors import FormatError, GraphError, did_you_mean
+from kg_loaders.columntable import ColumnTable
+from kg_loaders.errors import FormatError, GraphError
 
 TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @dataclass(frozen=True)
-class ParquetTable:
+class ParquetTable(ColumnTable):
     """The columns of a Parquet file, with the same methods as :class:`~kg_loaders.texttable.TextTable`.
 
     Args:
         path: The file.
+        names: The column names.
         table: What pyarrow read from it.
     """
 
-    path: Path
     table: Any
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the columns."""
-        return tuple(self.table.column_names)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
 
     def fail(self, row: int, reason: str) -> NoReturn:
         """Raise :class:`FormatError` for a row; Parquet has no lines."""
@@ -49,9 +42,7 @@ class ParquetTable:
         Raises:
             FormatError: There is no such column.
         """
-        if name not in self:
-            found = ", ".join(map(repr, self.names))
-            raise FormatError(self.path, None, f"no column {name!r} among {found}{did_you_mean(name, self.names)}")
+        self._check_name(name, line=None)
         return self.table.column(name)
 
     def texts(self, name: str) -> NDArray[np.object_]:
@@ -77,24 +68,7 @@ class ParquetTable:
             FormatError: The column holds neither text nor integers, or a cell is null or empty.
         """
         codes, uniques = pd.factorize(self.texts(name))
-        ids = [str(id_) for id_ in uniques]
-        if "" in ids:
-            self.fail(int(np.argmax(codes == ids.index(""))), f"column {name!r} is empty, expected an id")
-        return pd.Categorical.from_codes(codes, pd.Index(ids, dtype=object))
-
-    def unique_ids(self, name: str) -> pd.Index[str]:
-        """Return a column as ids that name one row each.
-
-        Raises:
-            FormatError: As for :meth:`ids`, or an id has a second row.
-        """
-        ids = self.ids(name)
-        repeated = pd.Series(ids.codes).duplicated().to_numpy()
-        if repeated.any():
-            row = int(np.argmax(repeated))
-            self.fail(row, f"{name} {ids[row]!r} has a second row")
-        index: pd.Index[str] = pd.Index(np.asarray(ids, dtype=object))
-        return index
+        return self._as_ids(name, codes, map(str, uniques))
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return a column as finite numbers; points in time become seconds since 1970.
@@ -158,7 +132,7 @@ def read_parquet(path: Path) -> ParquetTable:
         raise FormatError(path, None, f"not a whole Parquet file: {error}") from None
     if len(set(table.column_names)) < len(table.column_names):
         raise FormatError(path, None, f"column names must be distinct, got {table.column_names}")
-    return ParquetTable(path, table)
+    return ParquetTable(path, tuple(table.column_names), table)
 
 
 def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:

@@ -13,14 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kg_loaders.errors import FormatError, did_you_mean
+from kg_loaders.columntable import ColumnTable
+from kg_loaders.errors import FormatError
 from kg_loaders.textio import BLANKS, MAX_LINE_BYTES, decode, line_at, read_bytes, unix_line_ends
 
 UNIT = "\x1f"  # ASCII's own unit separator stands in for separators of several bytes
 
 
 @dataclass(frozen=True)
-class TextTable:
+class TextTable(ColumnTable):
     """The cells of a delimited file.
 
     Args:
@@ -30,16 +31,11 @@ class TextTable:
         lines: The line of each row, counted from 1, int64 ``[num_rows]``.
     """
 
-    path: Path
-    names: tuple[str, ...]
     columns: tuple[pd.Series[str], ...]
     lines: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.lines)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
 
     def fail(self, row: int, reason: str) -> NoReturn:
         """Raise :class:`FormatError` for a row."""
@@ -51,9 +47,7 @@ class TextTable:
         Raises:
             FormatError: There is no such column.
         """
-        if name not in self.names:
-            found = ", ".join(map(repr, self.names))
-            raise FormatError(self.path, 1, f"no column {name!r} among {found}{did_you_mean(name, self.names)}")
+        self._check_name(name, line=1)
         return self.columns[self.names.index(name)]
 
     def texts(self, name: str) -> NDArray[np.object_]:
@@ -64,7 +58,7 @@ class TextTable:
         """Return a column as ids, without the blanks around them.
 
         Raises:
-            FormatError: A cell is empty.
+            FormatError: There is no such column, or a cell is empty.
         """
         codes, uniques = pd.factorize(self.column(name))
         raw = [str(cell) for cell in uniques]
@@ -72,23 +66,7 @@ class TextTable:
         if raw != stripped:  # two cells may become one id
             inner, merged = pd.factorize(np.asarray(stripped, dtype=object))
             codes, stripped = inner[codes], list(merged)
-        if "" in stripped:
-            self.fail(int(np.argmax(codes == stripped.index(""))), f"column {name!r} is empty, expected an id")
-        return pd.Categorical.from_codes(codes, pd.Index(stripped, dtype=object))
-
-    def unique_ids(self, name: str) -> pd.Index[str]:
-        """Return a column as ids that name one row each.
-
-        Raises:
-            FormatError: A cell is empty or an id has a second row.
-        """
-        ids = self.ids(name)
-        repeated = pd.Series(ids.codes).duplicated().to_numpy()
-        if repeated.any():
-            row = int(np.argmax(repeated))
-            self.fail(row, f"{name} {ids[row]!r} has a second row")
-        index: pd.Index[str] = pd.Index(np.asarray(ids, dtype=object))
-        return index
+        return self._as_ids(name, codes, stripped)
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """Return a column as finite numbers.
@@ -182,6 +160,20 @@ def read_table(path: Path, separator: str, *, header: bool = True, quoted: bool 
         if "" in names or len(set(names)) < len(names):
             raise FormatError(path, 1, f"column names must be distinct and not empty, got {names}")
     return TextTable(path, tuple(names), tuple(columns), lines)
+
+
+def read_links(path: Path, separator: str) -> tuple[dict[str, str], int]:
+    """Read a table of two columns, an item's id and its IRI, and return the links and how many IRIs are empty.
+
+    Raises:
+        FormatError: There are not two columns, an item has a second row, or what :func:`read_table` refuses.
+    """
+    table = read_table(path, separator)
+    if len(table.names) != 2:
+        raise FormatError(path, 1, f"{len(table.names)} columns, expected the item's id and its IRI")
+    item, iri = table.names
+    links = {id_: iri.strip() for id_, iri in zip(table.unique_ids(item), table.texts(iri), strict=True) if iri.strip()}
+    return links, len(table) - len(links)
 
 
 _Cells = tuple[list[str], list["pd.Series[str]"], NDArray[np.int64]]

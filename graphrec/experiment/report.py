@@ -196,21 +196,25 @@ class Table:
         try:
             from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure as Canvas
+            from matplotlib.layout_engine import ConstrainedLayoutEngine
         except ImportError as error:
             raise ArgumentError("a plot needs matplotlib: pip install 'graphrec[plots]'") from error
         shown = [self.tested] if metrics is None else list(metrics)
         for metric in shown:
             check_choice("metric", metric, self.metrics)
-        canvas = Canvas(figsize=(1.6 + 4.2 * len(shown), 1.4 + 0.38 * len(self.rows)), layout="constrained")
+        size = (2.6 + 4.4 * len(shown), 1.5 + 0.34 * len(self.rows))
+        canvas = Canvas(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1))
         FigureCanvasAgg(canvas)
         panels = canvas.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for panel, metric in zip(panels, shown, strict=True):
             self._draw(panel, metric)
         panels[0].set_yticks(range(len(self.rows)), [row.label for row in self.rows])
         panels[0].set_ylim(len(self.rows) - 0.5, -0.5)
+        name = Path(self.data).name.replace("$", r"\$")  # not mathematics
+        canvas.suptitle(f"Models on {name}", x=0.02, ha="left", fontsize=13, fontweight="bold")
         seeds = ", ".join(map(str, sorted({seed for row in self.rows for seed in row.seeds})))
-        title = f"{self.data}, split {self.split}, {self.part} part, seeds {seeds}: mean and 95 % interval"
-        canvas.suptitle(title, fontsize=9)
+        about = f"{self.part} part, split {self.split}, seeds {seeds}: mean and 95 % interval"
+        canvas.supxlabel(f"{about}; dashed: {self.reference}", x=0.02, ha="left", fontsize=8, color="#555555")
         kind = path.suffix[1:] or "png"
         write(path, lambda partial: canvas.savefig(partial, format=kind, dpi=PLOT_DPI))
 
@@ -222,8 +226,16 @@ class Table:
             colour = COLOURS[row.kg]
             panel.plot(figure.mean, height, "o", color=colour)
             if figure.low is not None and figure.high is not None:
-                panel.hlines(height, figure.low, figure.high, color=colour)
-        panel.set_xlabel(metric)
+                panel.hlines(height, figure.low, figure.high, color=colour, linewidth=2)
+            # In a column of their own, where no interval covers them.
+            place = {"xy": (1.02, height), "xycoords": ("axes fraction", "data")}
+            style = {"va": "center_baseline", "fontsize": 9, "color": colour}
+            panel.annotate(_number(figure.mean), **place, **style, annotation_clip=False)
+            if row.label == self.reference:
+                panel.axvline(figure.mean, color=colour, linestyle="--", linewidth=0.8, zorder=0)
+        panel.set_title(metric, loc="left", fontsize=10)
+        panel.spines[["top", "right", "left"]].set_visible(False)
+        panel.tick_params(axis="y", length=0)
         panel.grid(axis="x", alpha=0.3)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import math
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from graphrec.encoders.knowledge_graph import ItemEdges
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from graphrec.models.inductive_kgat import InductiveKGAT
+from graphrec.serving.naming import entity_name, relation_name
 from graphrec.serving.recommender import RunRecommender
 from kg_loaders import RecGraph
 
@@ -44,25 +46,35 @@ class Path:
 
     Args:
         past_title: Title of the past item.
-        past_relation: Relation between it and the entity.
-        entity: Name of the entity, or its id.
-        known_from: Other items linked to an entity that has no name.
-        relation: Relation between the entity and the recommended item.
+        more_past: How many more past items lead over the same entity.
+        past_relation: What the entity is to the past item, in words; empty where its id is no words.
+        entity_id: The entity's id.
+        entity: Its name; empty where it has none.
+        known_from: Other items linked to an entity without a name.
+        relation: What the entity is to the recommended item, likewise.
         attention: Product of the attentions along the path.
+        specificity: How much the entity tells, 0 (it is linked to every item) to 1 (to one item).
     """
 
     past_title: str
+    more_past: int
     past_relation: str
+    entity_id: str
     entity: str
     known_from: tuple[str, ...]
     relation: str
     attention: float
+    specificity: float
 
     def __str__(self) -> str:
-        known = f" (also: {', '.join(self.known_from)})" if self.known_from else ""
-        if self.past_relation == self.relation:
-            return f"same {self.relation} as {self.past_title}: {self.entity}{known}"
-        return f"{self.past_title} — {self.past_relation} — {self.entity}{known} — {self.relation}"
+        past = self.past_title + (f" and {self.more_past} more you took" if self.more_past else "")
+        known = f" (also {', '.join(self.known_from)})" if self.known_from else ""
+        if not (self.relation and self.past_relation):
+            return f"shares {self.entity or 'an entity'} with {past}{known}"
+        if self.relation == self.past_relation:
+            return f"same {self.relation} as {past}" + (f": {self.entity}" if self.entity else known)
+        entity = f", {self.entity}," if self.entity else ""
+        return f"its {self.relation}{entity} is the {self.past_relation} of {past}{known}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ class Explanation:
         score: Its score.
         base: What any history would give it (its popularity); the rest of the score comes from the past items.
         past: The past items that add most, largest first.
-        paths: Paths through the knowledge graph, most attended first; empty where the model reads none.
+        paths: Paths through the knowledge graph, in the order of :func:`paths_to`; empty where the model reads none.
     """
 
     item_id: str
@@ -88,7 +100,7 @@ class Explanation:
     @property
     def sentences(self) -> list[str]:
         """The reasons in words, strongest first."""
-        lines = [f"you took {p.title}: {p.share:.0%} of what speaks for it" for p in self.past if p.contribution > 0]
+        lines = [f"you took {p.title}: {percent(p.share)} of what speaks for it" for p in self.past if p.share > 0]
         lines += [str(path) for path in self.paths]
         return lines or ["it is popular; nothing in the history speaks for it"]
 
@@ -139,9 +151,17 @@ def explain(recommender: RunRecommender, histories: Histories, item: int, k: int
 
 
 def paths_to(model: InductiveKGAT, graph: RecGraph, histories: Histories, item: int, k: int) -> list[Path]:
-    """Return the ``k`` most attended paths past item - entity - ``item``.
+    r"""Return the ``k`` paths past item - entity - ``item`` that tell a person most.
 
-    A path's attention is the product of the user's to the past item and of both items' to the entity.
+    A path's attention is the model's, :math:`A_{up} \, \alpha_{pe} \, \alpha_{je}`: the product of the user's to the
+    past item and of both items' to the entity. The order is ours, for by attention alone comes first what all items
+    share:
+
+    - Of the paths over one entity the one with equal relations ("same director"), then the most attended, stands for
+      all; of paths that read alike, the first.
+    - Paths that words can tell (of both relations, or of the entity) come before the others.
+    - Then by attention times specificity, :math:`\log(n / n_e) / \log n` for an entity linked to :math:`n_e` of
+      :math:`n` items.
     """
     with torch.no_grad():
         sides = model.cached("kg attention", model.kg_attention)
@@ -150,49 +170,57 @@ def paths_to(model: InductiveKGAT, graph: RecGraph, histories: Histories, item: 
         return []
     past_side, candidate_side = sides
     into_item = candidate_side.item == item
+    shared = torch.isin(past_side.entity, candidate_side.entity[into_item])
+    linked = _items_by_entity(past_side.entity[shared], past_side.item[shared])
     weight_past = torch.zeros(graph.num_items).index_add(0, histories.items, attention)
-    near = torch.isin(past_side.item, histories.items) & torch.isin(past_side.entity, candidate_side.entity[into_item])
-    found = []
-    for edge in torch.nonzero(near)[:, 0].tolist():
-        entity, past = int(past_side.entity[edge]), int(past_side.item[edge])
-        for other in torch.nonzero(into_item & (candidate_side.entity == entity))[:, 0].tolist():
-            strength = float(weight_past[past] * past_side.alpha[edge] * candidate_side.alpha[other])
-            found.append((strength, past, int(past_side.relation[edge]), entity, int(candidate_side.relation[other])))
-    found.sort(key=lambda path: (-path[0], path[1:]))
-    paths, met = [], set()
-    for strength, past, relation, entity, other_relation in found:
-        # The same fact told by a relation and its inverse is one path.
-        if (past, entity) in met:
-            continue
-        met.add((past, entity))
-        name, known_from = _entity_name(graph, entity, leave_out=(past, item))
+    near = shared & torch.isin(past_side.item, histories.items) & (past_side.item != item)
+
+    ends = defaultdict(list)  # entity -> (what it is to the item, attention)
+    for entity, relation, alpha in _rows(candidate_side, into_item, "entity", "relation", "alpha"):
+        ends[int(entity)].append((relation_name(graph, int(relation)), alpha))
+    found = defaultdict(list)  # entity -> (the relations differ, minus the attention, past item, both relations)
+    for entity, relation, past, alpha in _rows(past_side, near, "entity", "relation", "item", "alpha"):
+        there = relation_name(graph, int(relation))
+        for here, other_alpha in ends[int(entity)]:
+            strength = float(weight_past[int(past)]) * alpha * other_alpha
+            found[int(entity)].append((here != there, -strength, int(past), there, here))
+
+    paths = []
+    for entity, ways in found.items():
+        _, strength, past, there, here = min(ways)
+        name = entity_name(graph, entity)
+        others = linked[entity] - {past, item}
         paths.append(
             Path(
-                graph.item_labels[past],
-                relation_name(graph, relation),
-                name,
-                known_from,
-                relation_name(graph, other_relation),
-                strength,
+                past_title=graph.item_labels[past],
+                more_past=len({way[2] for way in ways}) - 1,
+                past_relation=there,
+                entity_id=graph.entities.id_of(entity),
+                entity=name,
+                known_from=() if name else _most_taken(graph, others),
+                relation=here,
+                attention=-strength,
+                specificity=1 - math.log(len(linked[entity])) / math.log(max(graph.num_items, 2)),
             )
         )
-        if len(paths) == k:
-            break
-    return paths
+    in_words = [bool(path.entity or (path.relation and path.past_relation)) for path in paths]
+    order = sorted(range(len(paths)), key=lambda i: (not in_words[i], -paths[i].attention * paths[i].specificity, i))
+    told: dict[str, Path] = {}
+    for i in order:
+        told.setdefault(str(paths[i]), paths[i])
+    return list(told.values())[:k]
 
 
-def relation_name(graph: RecGraph, edge_type: int) -> str:
-    """Return what an edge between an entity and an item says, in a word or two.
+def percent(share: float) -> str:
+    """Return a share in per cent, with a decimal where it is small.
 
-    ``film.film.directed_by`` becomes "directed by". Where the item is the tail of a Freebase property, the type of the
-    head says more than the property: ``film.director.film`` becomes "director".
+    Example:
+        >>> percent(0.256), percent(0.0123), percent(0.00004)
+        ('26 %', '1.2 %', '<0.1 %')
     """
-    item_is_head = edge_type >= graph.num_relations
-    id_ = graph.relations.id_of(edge_type % graph.num_relations)
-    words = re.split(r"[/#.]", id_)
-    freebase = len(words) >= 3 and "/" not in id_ and "#" not in id_
-    word = words[-2] if freebase and not item_is_head else words[-1]
-    return word.replace("_", " ") or id_
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    return f"{100 * share:.0f} %" if share >= 0.0995 or not share else f"{100 * share:.1f} %"
 
 
 def _contributions(model: Recommender, histories: Histories, item: int, score: float) -> np.ndarray:
@@ -209,12 +237,19 @@ def _contributions(model: Recommender, histories: Histories, item: int, score: f
     return score - without.double().numpy()
 
 
-def _entity_name(graph: RecGraph, entity: int, leave_out: Sequence[int]) -> tuple[str, tuple[str, ...]]:
-    name = graph.entity_labels[entity]
-    if name != graph.entities.id_of(entity):
-        return name, ()
-    ends = graph.triples[(graph.triples[:, 0] == entity) | (graph.triples[:, 2] == entity)][:, [0, 2]]
-    linked = np.unique(ends[(ends < graph.num_items) & ~np.isin(ends, leave_out)])
-    taken = np.bincount(graph.interactions.item, minlength=graph.num_items)[linked]
-    best = linked[np.argsort(-taken, kind="stable")][:NUM_NEIGHBOURS]
-    return name, tuple(graph.item_labels[i] for i in best)
+def _rows(edges: ItemEdges, mask: torch.Tensor, *names: str) -> list[tuple[float, ...]]:
+    columns = [getattr(edges, name)[mask].tolist() for name in names]
+    return list(zip(*columns, strict=True))
+
+
+def _items_by_entity(entity: torch.Tensor, item: torch.Tensor) -> dict[int, set[int]]:
+    linked: dict[int, set[int]] = defaultdict(set)
+    for one, other in zip(entity.tolist(), item.tolist(), strict=True):
+        linked[one].add(other)
+    return linked
+
+
+def _most_taken(graph: RecGraph, items: set[int]) -> tuple[str, ...]:
+    taken = np.bincount(graph.interactions.item, minlength=graph.num_items)
+    best = sorted(items, key=lambda item: (-taken[item], item))[:NUM_NEIGHBOURS]
+    return tuple(graph.item_labels[item] for item in best)

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from graphrec.serving.explain import Explanation
+from graphrec.serving.explain import Explanation, percent
 
-BLUE, ORANGE = "#0072b2", "#e69f00"  # apart for colour-blind eyes, too
-WIDTH_OF_LABELS = 48  # characters
+BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#555555"  # apart for colour-blind eyes, too
+CHARACTERS_A_LINE = 54
+WIDTH, LINE, GAP, HEAD, TOP = 10.0, 0.19, 0.18, 0.66, 0.85  # inches
+LABELS, BARS = 0.46, 0.42  # where the labels end and how long the longest bar is, of the width
+NOTHING = "nothing in the history speaks for it: it is popular"
+
+
+@dataclass(frozen=True)
+class _Panel:
+    heading: str
+    note: str
+    colour: str
+    rows: Sequence[tuple[list[str], float]]  # lines of the label, and the share
+
+    @property
+    def height(self) -> float:
+        return HEAD + sum(LINE * len(lines) + GAP for lines, _ in self.rows)
 
 
 def draw_explanation(explanation: Explanation, path: Path, who: str) -> None:
@@ -21,25 +41,65 @@ def draw_explanation(explanation: Explanation, path: Path, who: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [("share of what speaks for it", BLUE, [(p.title, p.share) for p in explanation.past])]
-    if explanation.paths:
-        strongest = max(p.attention for p in explanation.paths)
-        rows = [(str(p), p.attention / strongest) for p in explanation.paths]
-        panels.append(("attention along the path, strongest = 1", ORANGE, rows))
-    num_rows = sum(len(rows) for _, _, rows in panels)
-    figure = Figure(figsize=(9, 1.4 + 0.42 * num_rows + 0.6 * len(panels)), layout="constrained")
+    panels = _panels(explanation)
+    title = textwrap.wrap(f"Why {explanation.title}?", 60)
+    top = TOP + 0.3 * (len(title) - 1)
+    height = top + sum(panel.height for panel in panels)
+    figure = Figure(figsize=(WIDTH, height), facecolor="white")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"Why {explanation.title} for {who}", fontsize=14)
-    axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[max(len(rows), 1) for _, _, rows in panels])
-    for axis, (label, colour, rows) in zip(axes[:, 0], panels, strict=True):
-        axis.barh(range(len(rows)), [value for _, value in rows], color=colour)
-        axis.set_yticks(range(len(rows)), [_short(name) for name, _ in rows])
-        axis.invert_yaxis()
-        axis.set_xlabel(label)
-        axis.spines[["top", "right"]].set_visible(False)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, 1), ylim=(height, 0))
+    axis.axis("off")
+    _write(axis, 0.025, 0.2, "\n".join(title), fontsize=17, fontweight="bold")
+    _write(axis, 0.025, top - 0.32, f"recommended to {who}", fontsize=11, color=GREY)
+    for panel in panels:
+        _draw(axis, panel, top)
+        top += panel.height
     figure.savefig(path, dpi=130)
 
 
-def _short(text: str) -> str:
-    text = text.replace("$", r"\$")  # not mathematics
-    return text if len(text) <= WIDTH_OF_LABELS else text[: WIDTH_OF_LABELS - 1] + "…"
+def _panels(explanation: Explanation) -> list[_Panel]:
+    past = [(_wrap(item.title), item.share) for item in explanation.past if item.share > 0]
+    note = f"share of all that speaks for it; those shown are {percent(sum(share for _, share in past))}"
+    panels = [_Panel("What you took before", note if past else NOTHING, BLUE, past)]
+    if explanation.paths:
+        strongest = max(path.attention for path in explanation.paths)
+        paths = [(_wrap(str(path)), path.attention / strongest) for path in explanation.paths]
+        note = "the model's attention along the path, in % of the largest shown; the most telling paths first"
+        panels.append(_Panel("What the knowledge graph says", note, ORANGE, paths))
+    return panels
+
+
+def _draw(axis: Any, panel: _Panel, top: float) -> None:
+    _write(axis, 0.025, top + 0.1, panel.heading, fontsize=12, fontweight="bold", color=panel.colour)
+    _write(axis, 0.025, top + 0.33, panel.note, fontsize=9, color=GREY)
+    longest = max((share for _, share in panel.rows), default=1.0)
+    top += HEAD
+    for lines, share in panel.rows:
+        height = LINE * len(lines)
+        middle = top + height / 2
+        label = _plain("\n".join(lines))
+        axis.text(LABELS, middle, label, fontsize=10, ha="right", va="center_baseline", linespacing=1.15)
+        length = BARS * share / longest
+        axis.barh(middle, length, height=LINE, left=LABELS + 0.015, color=panel.colour)
+        axis.text(LABELS + 0.025 + length, middle, percent(share), fontsize=10, va="center_baseline", color=GREY)
+        top += height + GAP
+
+
+def _write(axis: Any, x: float, y: float, text: str, **style: Any) -> None:
+    axis.text(x, y, _plain(text), ha="left", va="top", **style)
+
+
+def _wrap(text: str) -> list[str]:
+    """Break a label where its parts begin, and within a part where that is too long."""
+    lines: list[str] = []
+    for part in re.split(r" (?=\(also |and \d+ more you took)", text):
+        if lines and len(lines[-1]) + 1 + len(part) <= CHARACTERS_A_LINE:
+            lines[-1] += f" {part}"
+        else:
+            lines += textwrap.wrap(part, CHARACTERS_A_LINE)
+    return lines
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # not mathematics

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kg_loaders.assemble import assemble
-from kg_loaders.errors import FormatError
+from kg_loaders.errors import FormatError, blamed_on
 from kg_loaders.graph import SPLITS, RecGraph
 from kg_loaders.numbered import (
     FEATURE_SUFFIX,
@@ -84,8 +84,7 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
         on_unknown: What to do with pairs and triples whose numbers are beyond the lists: raise, or drop and count them.
 
     Raises:
-        FormatError: A file is missing or malformed.
-        GraphError: No item occurs in the triples.
+        FormatError: A file is missing or malformed, or no item occurs in the triples.
     """
     need_file(path, "train.txt")
     pairs = {split: _read_pairs(file) for split in SPLITS if (file := find_file(path, f"{split}.txt"))}
@@ -134,16 +133,17 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
     item_table = _table(lists["item"], item_ids)
     for name, values in vectors.items():
         item_table[name] = list(values)
-    return assemble(
-        name=path.resolve().name,
-        interactions=pd.concat(frames, ignore_index=True),
-        triples=pd.DataFrame(dict(zip(("head_id", "relation_id", "tail_id"), codes, strict=True))),
-        user_table=_table(lists["user"], user_ids),
-        item_table=item_table,
-        entity_table=_table(lists["entity"], entity_ids),
-        on_unknown=on_unknown,
-        dropped=dropped,
-    )
+    with blamed_on(path):
+        return assemble(
+            name=path.resolve().name,
+            interactions=pd.concat(frames, ignore_index=True),
+            triples=pd.DataFrame(dict(zip(("head_id", "relation_id", "tail_id"), codes, strict=True))),
+            user_table=_table(lists["user"], user_ids),
+            item_table=item_table,
+            entity_table=_table(lists["entity"], entity_ids),
+            on_unknown=on_unknown,
+            dropped=dropped,
+        )
 
 
 def _numbers(size: int) -> pd.Index[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_loaders.errors import FormatError, GraphError
+from kg_loaders.errors import FormatError, blamed_on
 from kg_loaders.graph import RecGraph
 from kg_loaders.textio import find_file, read_integer_rows
 
@@ -57,12 +57,10 @@ def read(path: Path) -> RecGraph:
     if kg_file is not None:
         columns = zip(("head_id", "relation_id", "tail_id"), _read_table(kg_file)[0].T, strict=True)
         triples = pd.DataFrame({name: _as_ids(column) for name, column in columns})
-    try:
+    with blamed_on(path):
         return assemble(
             name=path.resolve().name, interactions=pairs, triples=triples, dropped={LABEL_0: int((~positive).sum())}
         )
-    except GraphError as error:
-        raise FormatError(path, None, str(error)) from None
 
 
 def _as_ids(numbers: NDArray[np.int64]) -> pd.Categorical:

@@ -14,12 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kg_loaders.assemble import SECOND_LINKS, assemble, natural_order
-from kg_loaders.errors import FormatError, GraphError, KGLoaderError, did_you_mean
-from kg_loaders.graph import SPLITS, RecGraph
+from kg_loaders.errors import FormatError, GraphError, KGLoaderError, blamed_on, did_you_mean
+from kg_loaders.graph import RecGraph
 from kg_loaders.rdfsource import MAX_BYTES
 from kg_loaders.rdfstream import SYNTAXES
 from kg_loaders.rdftriples import RdfTriples, make_frame, rdf_files, read_triples
-from kg_loaders.texttable import TextTable, read_table
+from kg_loaders.texttable import read_links, read_table
 from kg_loaders.vocabulary import OnUnknown
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def read(
     pairs = interactions if isinstance(interactions, pd.DataFrame) else _read_interactions(place, interactions)
     data = read_triples(place if isinstance(path, str | os.PathLike) else path, max_bytes=max_bytes)
     parts = _Parts.of(data)
-    try:
+    with blamed_on(place):
         items = natural_order(map(str, pairs["item_id"].unique())) if "item_id" in pairs else []
         if link_predicate is not None:
             links = parts.take_links(link_predicate, on_unknown)
@@ -114,8 +114,6 @@ def read(
             on_unknown=on_unknown,
             dropped=parts.dropped,
         )
-    except GraphError as error:
-        raise FormatError(place, None, str(error)) from None
 
 
 @dataclass
@@ -262,25 +260,14 @@ def _read_interactions(place: Path, given: PathLike | None) -> pd.DataFrame:
     columns: dict[str, Any] = {name: table.ids(name) for name in ("user_id", "item_id")}
     columns |= {name: table.numbers(name) for name in ("time", "weight") if name in table}
     if "split" in table:
-        columns["split"] = _split_codes(table)
+        columns["split"] = table.split_codes("split")
     return pd.DataFrame(columns)
-
-
-def _split_codes(table: TextTable) -> NDArray[np.int8]:
-    names = table.texts("split")
-    for row in np.flatnonzero(~np.isin(names, SPLITS)):
-        table.fail(int(row), f"split must be one of {', '.join(map(repr, SPLITS))}, got {names[row]!r}")
-    return np.asarray([SPLITS.index(name) for name in names], dtype=np.int8)
 
 
 def _read_links(place: Path, given: PathLike | None, dropped: Counter[str]) -> dict[str, str] | None:
     path = _beside(place, given, LINKS)
     if path is None:
         return None
-    table = read_table(path, _separator(path))
-    if len(table.names) != 2:
-        raise FormatError(path, 1, f"{len(table.names)} columns, expected the item's id and its IRI")
-    item, iri = table.names
-    links = {id_: iri.strip() for id_, iri in zip(table.unique_ids(item), table.texts(iri), strict=True) if iri.strip()}
-    dropped[NO_LINKS] += len(table) - len(links)
+    links, num_empty = read_links(path, _separator(path))
+    dropped[NO_LINKS] += num_empty
     return links

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kg_loaders.assemble import assemble
-from kg_loaders.errors import FormatError, did_you_mean
+from kg_loaders.errors import FormatError, blamed_on, did_you_mean
 from kg_loaders.graph import SPLITS, Features, RecGraph
 from kg_loaders.textio import check_writable, find_file, need_file, stem_of, text_columns, write_text
 from kg_loaders.texttable import TextTable, read_table
@@ -69,8 +69,7 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
             the link out and count it.
 
     Raises:
-        FormatError: A file is missing or malformed.
-        GraphError: The links contradict each other, or no item occurs in the triples.
+        FormatError: A file is missing or malformed, the links contradict each other, or no item occurs in the triples.
     """
     name, files = _interaction_files(path)
     dropped: dict[str, int] = {}
@@ -87,16 +86,17 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
     if kg_file is not None:
         kg = _read_atomic(kg_file)
         triples = pd.DataFrame({c: kg.table.ids(kg.need(c)) for c in ("head_id", "relation_id", "tail_id")})
-    return assemble(
-        name=path.resolve().name,
-        interactions=interactions,
-        triples=triples,
-        links=None if link_file is None else _read_links(link_file, dropped),
-        user_table=_read_features(find_file(path, f"{name}.user"), "user_id"),
-        item_table=_read_features(find_file(path, f"{name}.item"), "item_id"),
-        on_unknown=on_unknown,
-        dropped=dropped,
-    )
+    with blamed_on(path):
+        return assemble(
+            name=path.resolve().name,
+            interactions=interactions,
+            triples=triples,
+            links=None if link_file is None else _read_links(link_file, dropped),
+            user_table=_read_features(find_file(path, f"{name}.user"), "user_id"),
+            item_table=_read_features(find_file(path, f"{name}.item"), "item_id"),
+            on_unknown=on_unknown,
+            dropped=dropped,
+        )
 
 
 def _interaction_files(path: Path) -> tuple[str, dict[str, Path]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kg_loaders.assemble import assemble
-from kg_loaders.errors import FormatError
+from kg_loaders.errors import FormatError, blamed_on
 from kg_loaders.graph import RecGraph
 from kg_loaders.textio import (
     check_writable,
@@ -62,15 +62,16 @@ def read(path: Path) -> RecGraph:
         raise FormatError(file, None, "no user has any item")
     position = np.arange(len(row)) - (rows.starts[:-1] - np.arange(len(rows)))[row]
     items, triples = _read_attributes(find_file(file.parent, f"{stem_of(file)}{ATTRIBUTES}"))
-    return assemble(
-        name=stem_of(file),
-        interactions=pd.DataFrame(
-            {"user_id": _as_ids(user), "item_id": _as_ids(item), "time": position.astype(np.float64)}
-        ),
-        triples=triples,
-        user_table=pd.DataFrame(index=heads.astype(str).astype(object)),
-        item_table=pd.DataFrame(index=pd.Index(items, dtype=object)),
-    )
+    with blamed_on(path):
+        return assemble(
+            name=stem_of(file),
+            interactions=pd.DataFrame(
+                {"user_id": _as_ids(user), "item_id": _as_ids(item), "time": position.astype(np.float64)}
+            ),
+            triples=triples,
+            user_table=pd.DataFrame(index=heads.astype(str).astype(object)),
+            item_table=pd.DataFrame(index=pd.Index(items, dtype=object)),
+        )
 
 
 def _stems(folder: Path) -> list[str]:

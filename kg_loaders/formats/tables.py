@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from kg_loaders.assemble import assemble
-from kg_loaders.errors import FormatError, did_you_mean
+from kg_loaders.errors import FormatError, blamed_on, did_you_mean
 from kg_loaders.graph import SPLITS, Feature, RecGraph
 from kg_loaders.parquet import ParquetTable, read_parquet, write_parquet
 from kg_loaders.textio import check_writable, find_file, text_columns, write_text
@@ -101,8 +101,8 @@ def read(
             the link out and count it.
 
     Raises:
-        FormatError: A table is missing or malformed, or has columns that no one asked for.
-        GraphError: The tables contradict each other.
+        FormatError: A table is missing or malformed, or has columns that no one asked for, or the tables contradict
+            each other.
 
     Example:
         >>> import tempfile
@@ -129,16 +129,17 @@ def read(
         if table is not None:
             tables[role] = _open(path, table, role)
     pairs = _interactions(*tables["interactions"])
-    return assemble(
-        name=path.resolve().name,
-        interactions=pairs,
-        triples=_id_columns(tables["triples"]) if "triples" in tables else None,
-        links=_links(*tables["links"]) if "links" in tables else None,
-        user_table=_features(tables.get("users"), "user_id"),
-        item_table=_features(tables.get("items"), "item_id"),
-        entity_table=_features(tables.get("entities"), "entity_id"),
-        on_unknown=on_unknown,
-    )
+    with blamed_on(path):
+        return assemble(
+            name=path.resolve().name,
+            interactions=pairs,
+            triples=_id_columns(tables["triples"]) if "triples" in tables else None,
+            links=_links(*tables["links"]) if "links" in tables else None,
+            user_table=_features(tables.get("users"), "user_id"),
+            item_table=_features(tables.get("items"), "item_id"),
+            entity_table=_features(tables.get("entities"), "entity_id"),
+            on_unknown=on_unknown,
+        )
 
 
 _Opened = tuple["TextTable | ParquetTable", dict[str, str]]  # the cells, and from our column names to the file's
@@ -197,13 +198,7 @@ def _interactions(cells: TextTable | ParquetTable, columns: Mapping[str, str]) -
         if name in columns:
             read[name] = cells.numbers(columns[name])
     if "split" in columns:
-        names = cells.ids(columns["split"])
-        codes = np.asarray([SPLITS.index(s) if s in SPLITS else -1 for s in names.categories], dtype=np.int8)
-        read["split"] = codes[names.codes]
-        wrong = np.flatnonzero(read["split"] < 0)
-        if len(wrong):
-            row = int(wrong[0])
-            cells.fail(row, f"split must be one of {', '.join(map(repr, SPLITS))}, got {names[row]!r}")
+        read["split"] = cells.split_codes(columns["split"])
     return pd.DataFrame(read)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kg_loaders import Feature, Interactions, KGLoaderError, RecGraph, Vocabulary
+from kg_loaders import Feature, FormatError, Interactions, RecGraph, Vocabulary
 from kg_loaders.assemble import natural_order
 
 SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -169,7 +169,7 @@ def fuzz(
     optional: Mapping[str, st.SearchStrategy[bytes]],
     examples: int,
 ) -> int:
-    """Read many folders of malformed files; anything but a graph or a KGLoaderError comes through as a failure.
+    """Read many folders of malformed files; anything but a graph or a FormatError comes through as a failure.
 
     Returns:
         How many of the folders could be read.
@@ -194,10 +194,13 @@ def fuzz(
                 (folder / name).write_bytes(content)
         try:
             graph = read(folder)
-        except KGLoaderError:
+        except FormatError as error:
+            blamed = error.path
+        else:
+            assert graph.num_interactions > 0
+            num_read += 1
             return
-        assert graph.num_interactions > 0
-        num_read += 1
+        assert folder in (blamed, blamed.parent)
 
     one()
     return num_read

@@ -1,3 +1,6 @@
+import csv
+import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -5,14 +8,16 @@ import pytest
 
 from kg_loaders import Feature, FormatError, Interactions, RecGraph, Vocabulary, movielens
 from kg_loaders.registry import detect
+from kg_loaders.texttable import read_table
 
 FILES = {
     "ratings.dat": "2::10::5::900\n2::9::3::800\n7::10::4::850\n",
     "movies.dat": "9\tToy Story (1995)\tAnimation|Comedy\n10\tAmélie (2001)\tComedy\n11\tHeat (1995)\tCrime\n",
     "users.dat": "2\tF\t1\t10\t48067\n7\tM\t56\t16\t70072\n",
     "plots.tsv": (
-        "item_id\ttitle\timdb_id\tplot\tdirector\n"  # a bare quote opens no quoted cell here
-        '9\tToy Story (1995)\t0114709\t"Cowboy" doll.\tJohn Lasseter\n'
+        "item_id\ttitle\timdb_id\tplot\tdirector\n"
+        '9\tToy Story (1995)\t0114709\t"""Cowboy"" doll."\tJohn Lasseter\n'
+        '11\tHeat (1995)\t0113277\tHe says "yes".\tMichael Mann\n'  # a quote inside a bare cell is a quote
     ),
     "dbpedia.nt": (
         "<http://x/Toy_Story> <http://x/director> <http://x/Lasseter> .\n"
@@ -54,8 +59,8 @@ def expected() -> RecGraph:
         item_features={
             "title": Feature.text(["Toy Story (1995)", "Amélie (2001)", "Heat (1995)"]),
             "genres": Feature.text(["Animation|Comedy", "Comedy", "Crime"]),
-            "plot": Feature.text(['"Cowboy" doll.', "", ""]),
-            "director": Feature.text(["John Lasseter", "", ""]),
+            "plot": Feature.text(['"Cowboy" doll.', "", 'He says "yes".']),
+            "director": Feature.text(["John Lasseter", "", "Michael Mann"]),
         },
     )
 
@@ -87,6 +92,27 @@ def test_everything_but_ratings_and_movies_is_optional(tmp_path: Path, expected:
     assert not graph.user_features
 
 
+def test_quoted_plots_may_hold_what_separates_cells(tmp_path: Path) -> None:
+    plots = 'item_id\tplot\n9\t"tab\tline\nquote """\n10\tplain\n'
+    graph = movielens.read(put(tmp_path, plots_tsv=plots))
+    assert graph.item_features["plot"].values.tolist() == ['tab\tline\nquote "', "plain", ""]
+
+
+@pytest.mark.parametrize(("name", "num_films"), [("ml-1m", 3883), ("ml-100k", 1682)])
+def test_no_text_of_the_real_plots_is_lost(name: str, num_films: int) -> None:
+    """The cells, written as CSV again, are the file to the letter."""
+    file = Path(os.environ.get("GRAPHREC_DATA", "../shared/data"), name, "plots.tsv")
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    table = read_table(file, "\t")
+    written = io.StringIO()
+    rows = csv.writer(written, delimiter="\t", lineterminator="\n")
+    rows.writerow(table.names)
+    rows.writerows(zip(*map(table.texts, table.names), strict=True))
+    assert len(table) == num_films
+    assert written.getvalue() == file.read_text(encoding="utf-8")
+
+
 def test_a_second_film_of_one_iri_keeps_no_link(tmp_path: Path) -> None:
     graph = movielens.read(
         put(tmp_path, map_csv="item,iri\n9,http://x/Toy_Story\n10,http://x/Toy_Story\n77,http://x/A\n")
@@ -114,6 +140,7 @@ def test_films_without_an_iri_do_not_share_one(tmp_path: Path) -> None:
         ({"movies_dat": "9\tA\tB\n9\tA\tB\n"}, "movies.dat", 2),
         ({"users_dat": "2\tF\t1\t10\n"}, "users.dat", 1),
         ({"plots_tsv": "id\tplot\n9\tx\n"}, "plots.tsv", 1),
+        ({"plots_tsv": 'item_id\tplot\n9\t"x\n'}, "plots.tsv", 2),
         ({"map_csv": "item_id\n9\n"}, "map.csv", 1),
         ({"dbpedia_nt": "<http://x/a> <http://x/b> <http://x/c> .\n<http://x/a> nonsense .\n"}, "dbpedia.nt", 2),
         ({"ratings_dat": ""}, "ratings.dat", None),

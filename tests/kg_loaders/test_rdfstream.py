@@ -419,9 +419,9 @@ def fuzz(folder, num_examples):
         num_read += 1
 
     run()
-    assert num_examples / 20 < num_read < num_examples * 0.9
+    return num_read
 
 
 @pytest.mark.parametrize("num_examples", [150, pytest.param(5_000, marks=pytest.mark.slow)])
 def test_only_format_errors_come_out(tmp_path, parser, no_network, num_examples):
-    fuzz(tmp_path, num_examples)
+    assert num_examples / 20 < fuzz(tmp_path, num_examples) < num_examples * 0.9

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,7 +77,10 @@ def test_save_writes_table_and_plot(tmp_path: Path) -> None:
 
 def test_plot_shows_every_row_and_its_title(tmp_path: Path) -> None:
     TABLE.plot(tmp_path / "plot.svg", ["recall@20", "gini@20"])
-    assert "<svg" in (tmp_path / "plot.svg").read_text()
+    texts = re.findall("<!-- (.*?) -->", (tmp_path / "plot.svg").read_text())
+    assert {f"Models on {TABLE.data}", "recall@20", "gini@20", *(row.label for row in TABLE.rows)} <= set(texts)
+    for row in TABLE.rows:
+        assert f"{row.figures['recall@20'].mean:.4f}" in texts
     with pytest.raises(ArgumentError, match=r"metric must be one of .*did you mean 'recall@20'"):
         TABLE.plot(tmp_path / "plot.svg", ["recall@2"])
 

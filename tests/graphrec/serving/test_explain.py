@@ -1,13 +1,17 @@
 import json
+import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
 
+from graphrec.encoders.knowledge_graph import ItemEdges
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models import EASE, InductiveKGAT
-from graphrec.serving.explain import explain, relation_name
+from graphrec.serving.explain import explain, percent
 from graphrec.serving.picture import draw_explanation
 from graphrec.serving.recommender import RunRecommender
 from kg_loaders import Interactions, RecGraph, Vocabulary
@@ -68,42 +72,113 @@ def test_paths_are_facts_of_the_graph(flagship):
     item = item_sharing_an_entity(graph, past=2)
     why = explain(flagship, HISTORY, item)
     assert why.paths
-    linked = {(graph.entity_labels[h], graph.entity_labels[t]) for h, _, t in graph.triples.tolist()}
+    linked = {(h, t) for h, _, t in graph.triples.tolist()}
     linked |= {(t, h) for h, t in linked}
     for path in why.paths:
-        assert path.past_title in {graph.item_labels[i] for i in HISTORY.items.tolist()}
-        assert (path.past_title, path.entity) in linked
-        assert (path.entity, graph.item_labels[item]) in linked
-        assert 0 < path.attention <= 1
-    assert [p.attention for p in why.paths] == sorted((p.attention for p in why.paths), reverse=True)
+        past, entity = graph.item_labels.index(path.past_title), graph.entities.index_of(path.entity_id)
+        assert past in HISTORY.items.tolist()
+        assert {(past, entity), (entity, item)} <= linked
+        assert path.entity == graph.entity_labels[entity]
+        sharing = [i for i in range(graph.num_items) if (i, entity) in linked]
+        assert path.specificity == pytest.approx(math.log(graph.num_items / len(sharing)) / math.log(graph.num_items))
+        assert path.more_past == len(set(sharing) & set(HISTORY.items.tolist()) - {item}) - 1
+    assert len({path.entity_id for path in why.paths}) == len(why.paths)
 
 
-def test_an_entity_without_a_name_is_known_from_other_items():
-    triples = torch.tensor([[0, 0, 3], [1, 0, 3], [2, 0, 3]]).numpy()
+def test_attention_along_a_path_is_the_models(flagship):
+    item = item_sharing_an_entity(flagship.graph, past=2)
+    (path, *_) = explain(flagship, HISTORY, item).paths
+    with torch.no_grad():
+        past_side, candidate_side = flagship.model.kg_attention()
+        of_past = dict(zip(HISTORY.items.tolist(), flagship.model.history_attention(HISTORY).tolist(), strict=True))
+    entity, past = flagship.graph.entities.index_of(path.entity_id), flagship.graph.item_labels.index(path.past_title)
+    near = past_side.alpha[(past_side.item == past) & (past_side.entity == entity)]
+    far = candidate_side.alpha[(candidate_side.item == item) & (candidate_side.entity == entity)]
+    assert path.attention == pytest.approx(of_past[past] * near.item() * far.item())
+
+
+FILMS = ["Heat", "Alien", "Jaws", "Fargo", "Speed", "Ghost"]
+
+
+def films(relations, entities, triples, attention=None, taken=(2,)):
+    """A model of six films that are items 0..5; the attention on each triple is the same unless it is given."""
     graph = RecGraph(
-        users=Vocabulary(["u", "v"], "user"),
-        entities=Vocabulary(["Heat", "Alien", "Jaws", "m.01"], "entity"),
-        num_items=3,
-        interactions=Interactions(torch.tensor([0, 1]).numpy(), torch.tensor([2, 2]).numpy()),
-        relations=Vocabulary(["film.film.genre"], "relation"),
-        triples=triples,
+        users=Vocabulary(["u"], "user"),
+        entities=Vocabulary([*FILMS, *entities], "entity"),
+        num_items=6,
+        interactions=Interactions(np.zeros(len(taken), dtype=np.int64), np.array(taken)),
+        relations=Vocabulary(relations, "relation"),
+        triples=np.array(triples),
     )
-    recommender = RunRecommender(InductiveKGAT.from_graph(graph, dim=4), graph)
-    why = explain(recommender, Histories.from_lists([[0]]), item=1)
-    assert [str(path) for path in why.paths] == ["same genre as Heat: m.01 (also: Jaws)"]
-    assert why.sentences[-1] == "same genre as Heat: m.01 (also: Jaws)"
+    model = InductiveKGAT.from_graph(graph, dim=4)
+    edges = ItemEdges(*(torch.tensor(column) for column in zip(*[(t, r, h) for h, r, t in triples], strict=True)), None)
+    if attention is None:
+        attention = [0.5] * len(triples)
+    # Types of edges into the head of a triple are those of inverses.
+    edges = replace(edges, relation=edges.relation + len(relations), alpha=torch.tensor(attention))
+    model.kg_attention = lambda: (edges, edges)
+    return RunRecommender(model.eval(), graph)
 
 
-def test_relations_are_named_for_people():
-    names = ["film.director.film", "http://dbpedia.org/ontology/starring"]
-    graph = RecGraph(
-        users=Vocabulary((), "user"),
-        entities=Vocabulary(["a"], "entity"),
-        num_items=1,
-        interactions=Interactions(torch.empty(0).long().numpy(), torch.empty(0).long().numpy()),
-        relations=Vocabulary(names, "relation"),
+def reasons(recommender, history=(0,), item=1, k=5):
+    return [str(path) for path in explain(recommender, Histories.from_lists([list(history)]), item, k).paths]
+
+
+def test_an_entity_without_a_name_is_known_from_the_most_taken_other_items():
+    genre = [[i, 0, 6] for i in range(5)]
+    recommender = films(["film.film.genre"], ["m.01"], genre, taken=(3, 4))
+    assert reasons(recommender) == ["same genre as Heat (also Fargo, Speed)"]
+    assert explain(recommender, Histories.from_lists([[0]]), 1).sentences[-1].endswith("Heat (also Fargo, Speed)")
+
+
+def test_a_rare_entity_comes_before_one_that_nearly_all_items_share_though_less_attended():
+    triples = [[0, 0, 6], [1, 0, 6], *([i, 1, 7] for i in range(5))]
+    recommender = films(["director", "language"], ["m.1", "m.2"], triples, [0.3, 0.3] + [0.5] * 5)
+    assert reasons(recommender) == ["same director as Heat", "same language as Heat (also Jaws, Fargo)"]
+    rare, common = explain(recommender, Histories.from_lists([[0]]), 1).paths
+    assert rare.attention < common.attention
+    assert rare.attention == pytest.approx(0.3 * 0.3)
+    assert reasons(recommender, k=1) == ["same director as Heat"]
+
+
+def test_attention_decides_between_entities_that_tell_as_much():
+    triples = [[0, 0, 6], [1, 0, 6], [0, 1, 7], [1, 1, 7]]
+    assert reasons(films(["a", "b"], ["m.1", "m.2"], triples, [0.1, 0.1, 0.2, 0.2])) == [
+        "same b as Heat",
+        "same a as Heat",
+    ]
+
+
+def test_what_words_can_tell_comes_first():
+    triples = [[0, 0, 6], [1, 0, 6], [0, 1, 7], [1, 1, 7], [0, 0, 8], [1, 0, 8]]
+    found = reasons(films(["17", "director"], ["m.1", "m.2", "Crime"], triples, [0.9, 0.9, 0.1, 0.1, 0.2, 0.2]))
+    assert found == ["shares Crime with Heat", "same director as Heat", "shares an entity with Heat"]
+
+
+def test_paths_over_one_entity_are_told_once_with_the_same_part_in_both_films():
+    triples = [[0, 0, 6], [0, 1, 6], [1, 0, 6], [1, 1, 6], [3, 0, 6], [4, 1, 6]]
+    recommender = films(["directed_by", "written_by"], ["Joel_Coen"], triples, [0.1, 0.9, 0.8, 0.2, 0.1, 0.1])
+    assert reasons(recommender, history=(0, 3, 5)) == ["same writer as Heat and 1 more you took: Joel Coen"]
+    assert reasons(recommender, history=(4,), item=3) == ["its director, Joel Coen, is the writer of Speed"]
+
+
+def test_paths_that_read_alike_are_told_once():
+    triples = [[0, 0, 6], [1, 0, 6], [0, 0, 7], [1, 0, 7]]
+    recommender = films(["actor"], ["m.1", "m.2"], triples, [0.1, 0.1, 0.2, 0.2])
+    (path,) = explain(recommender, Histories.from_lists([[0]]), 1).paths
+    assert path.entity_id == "m.2"
+
+
+def test_an_item_of_the_history_does_not_explain_itself():
+    recommender = films(["actor"], ["m.1"], [[0, 0, 6], [1, 0, 6]])
+    assert reasons(recommender, history=(0, 1)) == ["same actor as Heat"]
+    assert reasons(recommender, history=(1,)) == []
+
+
+def test_shares_in_words():
+    assert [percent(share) for share in (0, 0.00001, 0.001, 0.0123, 0.0994, 0.0996, 0.256, 1)] == (
+        ["0 %", "<0.1 %", "0.1 %", "1.2 %", "9.9 %", "10 %", "26 %", "100 %"]
     )
-    assert [relation_name(graph, edge_type) for edge_type in range(4)] == ["director", "starring", "film", "starring"]
 
 
 def test_an_empty_history_leaves_popularity(flagship):

@@ -1,4 +1,4 @@
-"""No bytes bring anything but a KGLoaderError out of a reader."""
+"""No bytes bring anything but a FormatError out of a reader."""
 
 import io
 import json
@@ -8,10 +8,11 @@ import pytest
 from cases.generated_graphs import fuzz, malformed
 from hypothesis import strategies as st
 
+from kg_loaders import movielens
 from kg_loaders.formats import kgat_text, recbole_atomic, sequence_text, tables
 
 FEW = 60
-MANY = [FEW, pytest.param(2_500, marks=pytest.mark.slow)]  # over four readers: 10,000
+MANY = [FEW, pytest.param(2_500, marks=pytest.mark.slow)]  # over five readers: more than 10,000
 
 
 def npy():
@@ -128,6 +129,32 @@ def test_sequence_text(tmp_path, examples):
         tmp_path,
         {"x.txt": malformed(b" ")},
         {"x_item2attributes.json": attributes},
+        examples,
+    )
+    assert num_read > 0
+
+
+@pytest.mark.parametrize("examples", MANY)
+def test_movielens(tmp_path, examples):
+    film = st.tuples(st.sampled_from([b"1", b"2", b"3", b""]), st.sampled_from([b"Heat", b'"He""at"', b'"', b"\xff"]))
+    films = st.lists(film, min_size=1, max_size=3, unique_by=lambda row: row[0])
+    rating = st.tuples(*[st.sampled_from([b"1", b"2", b"3"])] * 4, st.sampled_from([b"\n", b"\r\n", b"::\n"]))
+    ratings = st.lists(rating, min_size=1, max_size=4).map(
+        lambda rows: b"".join(b"::".join(row[:-1]) + row[-1] for row in rows)
+    )
+    num_read = fuzz(
+        movielens.read,
+        tmp_path,
+        {
+            "ratings.dat": ratings | malformed(b"::"),
+            "movies.dat": films.map(lambda rows: b"".join(b"\t".join((*row, b"Crime\n")) for row in rows)),
+        },
+        {
+            "users.dat": malformed(b"\t"),
+            "plots.tsv": films.map(
+                lambda rows: b"".join(b"\t".join(row) + b"\n" for row in ((b"item_id", b"plot"), *rows))
+            ),
+        },
         examples,
     )
     assert num_read > 0

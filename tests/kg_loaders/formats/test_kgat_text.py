@@ -8,7 +8,7 @@ import pytest
 from cases.generated_graphs import SETTINGS, graphs
 from hypothesis import given
 
-from kg_loaders import FormatError, GraphError, Interactions, RecGraph, Vocabulary, textio
+from kg_loaders import FormatError, GraphError, Interactions, KGLoaderError, RecGraph, Vocabulary, textio
 from kg_loaders.formats.kgat_text import detect, read, write
 
 FILES = {
@@ -154,8 +154,9 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_a_graph_in_which_no_item_occurs_is_refused(tmp_path):
-    with pytest.raises(GraphError, match="no item occurs in any of the 1 triples"):
+    with pytest.raises(FormatError, match="no item occurs in any of the 1 triples") as caught:
         read(folder(tmp_path, kg_final=b"4 0 5\n"))
+    assert caught.value.path == tmp_path
 
 
 def test_a_truncated_gzip_is_refused(tmp_path):
@@ -188,7 +189,7 @@ def test_ids_beyond_the_lists_can_be_dropped_and_counted(tmp_path):
         "pairs with ids beyond the lists": 2,
         "triples with ids beyond the lists": 1,
     }
-    with pytest.raises(GraphError, match="on_unknown must be one of"):
+    with pytest.raises(KGLoaderError, match="^on_unknown must be one of"):
         read(tmp_path, on_unknown="skip")
 
 
