@@ -137,14 +137,14 @@ class KnowledgeGraphEncoder(nn.Module):
             As many tensors ``[num_items, dim]``; rows of items without edges are zero.
         """
         layout = self._layout("item", self.entities.numel(), self.num_items)
+        # Unbound once: the gradient of an index would fill a whole table for each side.
+        sides = zip(self.entity.unbind(), self.gates.unbind(), items, self.sides, strict=True)
         return [
-            gate * conv((self.entity_vectors(side), item), layout, self.item_edge_type)
-            for side, (item, conv, gate) in enumerate(zip(items, self.sides, self.gates, strict=True))
+            gate * conv((self._hop(entity), item), layout, self.item_edge_type) for entity, gate, item, conv in sides
         ]
 
-    def entity_vectors(self, side: int) -> Tensor:
-        """Return a side's entity vectors after all hops but the last, ``[num_sources, dim]``."""
-        x: Tensor = self.entity[side]
+    def _hop(self, x: Tensor) -> Tensor:
+        """Take a side's entity vectors through all hops but the last, ``[num_sources, dim]``."""
         for conv in self.hops:
             x = x + conv(x, self._layout("entity", x.size(0), x.size(0)), self.entity_edge_type)
         return x
@@ -152,7 +152,7 @@ class KnowledgeGraphEncoder(nn.Module):
     def attention(self, item: Tensor, side: int = 0) -> ItemEdges:
         """Return the last hop's edges with the attention that ``item`` vectors pay on ``side``."""
         layout = self._layout("item", self.entities.numel(), self.num_items)
-        x = (self.entity_vectors(side), item)
+        x = (self._hop(self.entity[side]), item)
         _, alpha = self.sides[side](x, layout, self.item_edge_type, return_attention_weights=True)
         source, destination = self.item_edges
         return ItemEdges(self.entities[source], self.item_edge_type, destination, alpha.mean(dim=1))
