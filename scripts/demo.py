@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from graphrec.experiment.comparison import compare
+from graphrec.process import settle_process
 from graphrec.serving.explain import explain
 from graphrec.serving.picture import draw_explanation
 from graphrec.serving.recommender import RunRecommender
@@ -18,6 +19,7 @@ STRANGER = ["Toy Story", "Star Wars", "Fargo"]
 def main() -> None:
     """Compare, recommend, explain."""
     start = time.perf_counter()
+    settle_process()
     print("MovieLens-100k with its Freebase KG: popularity, ItemKNN and EASE against attention over the graph.\n")
     table = compare(
         "ml-100k",

@@ -13,6 +13,7 @@ from typing import Any
 
 from graphrec import __version__
 from graphrec.errors import ArgumentError, ConfigError, GraphrecError
+from graphrec.process import settle_process
 
 # What a command is called: its module here, and what it does.
 COMMANDS = {
@@ -47,8 +48,6 @@ def help_text() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 where it failed, 2 for wrong usage, 130 after Ctrl-C."""
-    # Threads that spin while they wait make a busy machine many times slower; read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return guarded(_dispatch, list(sys.argv[1:] if argv is None else argv))
 
 
@@ -59,6 +58,7 @@ def guarded(call: Callable[..., int | None], *arguments: Any) -> int:
         call: Does the work; returns an exit code, or nothing for 0.
         *arguments: For it.
     """
+    settle_process()
     try:
         code = call(*arguments)
         # A pipe whose reader has left is noticed here, not at exit, where it could not be handled.

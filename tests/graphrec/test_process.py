@@ -1,0 +1,31 @@
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+
+def faults_of_steps(settled: bool) -> int:
+    """Return the page faults of five steps that allocate alike, after a first one, in a process of its own."""
+    program = textwrap.dedent(f"""
+        import os, resource
+        from graphrec.process import settle_process
+        if {settled}:
+            settle_process()
+            assert os.environ["OMP_WAIT_POLICY"]
+        import torch
+        def step(blocks=4):
+            return [torch.ones(16_000_000) for _ in range(blocks)]
+        step()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(5):
+            step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator's settings are glibc's")
+def test_memory_that_was_freed_is_not_faulted_in_again():
+    assert 2 * faults_of_steps(settled=True) < faults_of_steps(settled=False)
