@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, cast
 
 import torch
@@ -10,62 +9,85 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from graphrec.layers.ops.edges import EdgeLayout
+from graphrec.layers.ops.kernels import product, sampled_product, segment_max, segment_sum, working_dtype
+from graphrec.layers.ops.standalone import standalone
 
-# torch says once a process that CSR tensors are in beta; hear it here, where it is known, not in a user's program.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", UserWarning)
-    torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))
+# Below this, a sum of exponentials may have lost digits to underflow.
+SMALLEST_TOTAL = 1e-25
 
 
-def segment_softmax(scores: Tensor, rowptr: Tensor) -> Tensor:
+@standalone
+def segment_softmax(scores: Tensor, segments: Tensor | EdgeLayout) -> Tensor:
     """Softmax of ``scores`` within consecutive segments.
 
     Args:
         scores: float ``[num_edges]`` or ``[num_edges, heads]``, segments one after the other.
-        rowptr: Segment boundaries, ``[num_segments + 1]``; empty segments are fine.
+        segments: Their boundaries, ``[num_segments + 1]``, or a layout, whose segments are its destinations;
+            empty segments are fine.
 
     Returns:
         Weights of the same shape, positive and summing to one in every segment that is not empty.
     """
-    return cast(Tensor, _SegmentSoftmax.apply(scores, rowptr))  # type: ignore[no-untyped-call]
+    if isinstance(segments, Tensor):
+        src = torch.zeros(scores.size(0), dtype=segments.dtype, device=segments.device)
+        segments = EdgeLayout(1, segments.numel() - 1, segments, src)
+    scores = scores.to(working_dtype(scores))
+    if scores.dim() == 1:
+        return cast(Tensor, _SegmentSoftmax.apply(scores.unsqueeze(1), segments)).squeeze(1)  # type: ignore[no-untyped-call]
+    return cast(Tensor, _SegmentSoftmax.apply(scores, segments))  # type: ignore[no-untyped-call]
 
 
+@standalone
 def weighted_sum(alpha: Tensor, x: Tensor, layout: EdgeLayout) -> Tensor:
     """Sum source vectors into destinations: ``out[d] = Σ_(e: s→d) alpha_e · x_s``, for each head.
 
     Args:
         alpha: Weights in layout order, ``[num_edges]`` or ``[num_edges, heads]``.
-        x: Source vectors, ``[num_src, channels]`` or ``[num_src, heads, channels]``.
+        x: Source vectors, ``[num_src, heads, channels]``; ``[num_src, channels]`` if all heads share them.
         layout: The sorted edges.
 
     Returns:
         ``[num_dst, channels]`` or ``[num_dst, heads, channels]``. Memory: the output, plus one scalar per edge
         and head. Backward is one transposed product and one product sampled at the edges.
     """
-    if alpha.dim() == 1:
-        return cast(Tensor, _WeightedSum.apply(alpha, x, layout))  # type: ignore[no-untyped-call]
-    return torch.stack([weighted_sum(alpha[:, h], x[:, h], layout) for h in range(alpha.size(1))], dim=1)
+    dtype = working_dtype(alpha, x)
+    heads = alpha.unsqueeze(1) if alpha.dim() == 1 else alpha
+    out = cast(Tensor, _WeightedSum.apply(heads.to(dtype), x.to(dtype), layout))  # type: ignore[no-untyped-call]
+    return out.squeeze(1) if alpha.dim() == 1 else out
+
+
+@standalone
+def attend(scores: Tensor, x: Tensor, layout: EdgeLayout) -> tuple[Tensor, Tensor]:
+    """Softmax and weighted sum in one: half the passes over the edges of the two functions apart.
+
+    Args:
+        scores: Scores in layout order, ``[num_edges, heads]``.
+        x: Source vectors, ``[num_src, heads, channels]``; ``[num_src, channels]`` if all heads share them.
+        layout: The sorted edges.
+
+    Returns:
+        ``(out, alpha)``, ``[num_dst, heads, channels]`` and ``[num_edges, heads]`` in layout order.
+    """
+    dtype = working_dtype(scores, x)
+    return cast(tuple[Tensor, Tensor], _Attend.apply(scores.to(dtype), x.to(dtype), layout))  # type: ignore[no-untyped-call]
 
 
 class _SegmentSoftmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, rowptr: Tensor) -> Tensor:
-        lengths = (rowptr[1:] - rowptr[:-1]).long()
-        peak = _segment_reduce(scores, rowptr, "max")
-        weights = (scores - torch.repeat_interleave(peak, lengths, dim=0)).exp_()
-        total = _segment_reduce(weights, rowptr, "sum")
-        weights /= torch.repeat_interleave(total, lengths, dim=0)
-        ctx.save_for_backward(weights, rowptr)
-        return weights
+    def forward(ctx: Any, scores: Tensor, layout: EdgeLayout) -> Tensor:
+        alpha = _softmax(scores, layout)
+        ctx.save_for_backward(alpha)
+        ctx.layout = layout
+        return alpha
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        weights, rowptr = ctx.saved_tensors
-        weighted = weights * grad
-        total = _segment_reduce(weighted, rowptr, "sum")
-        lengths = (rowptr[1:] - rowptr[:-1]).long()
-        return weighted - weights * torch.repeat_interleave(total, lengths, dim=0), None
+        (alpha,) = ctx.saved_tensors
+        out = _empty_by_head(alpha)
+        for head in range(alpha.size(1)):
+            out[:, head] = _softmax_gradient(alpha[:, head], grad[:, head].clone(), ctx.layout)
+        return out, None
 
 
 class _WeightedSum(torch.autograd.Function):
@@ -73,31 +95,113 @@ class _WeightedSum(torch.autograd.Function):
     def forward(ctx: Any, alpha: Tensor, x: Tensor, layout: EdgeLayout) -> Tensor:
         ctx.save_for_backward(alpha, x)
         ctx.layout = layout
-        return _csr(layout.rowptr, layout.src, alpha, layout.num_src) @ x
+        return _sum(alpha, x, layout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         alpha, x = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
-        grad = grad.contiguous()
-        grad_alpha = grad_x = None
-        if ctx.needs_input_grad[0]:
-            pattern = _csr(layout.rowptr, layout.src, torch.zeros_like(alpha), layout.num_src)
-            grad_alpha = torch.sparse.sampled_addmm(pattern, grad, x.t(), beta=0.0).values()
-        if ctx.needs_input_grad[1]:
-            grad_x = _csr(layout.colptr, layout.dst, alpha[layout.transpose], layout.num_dst) @ grad
-        return grad_alpha, grad_x, None
+        grad_alpha = _empty_by_head(alpha) if ctx.needs_input_grad[0] else None
+        gradients = []
+        for head in range(alpha.size(1)):
+            grad_head = grad[:, head].contiguous()
+            if grad_alpha is not None:
+                grad_alpha[:, head] = sampled_product(layout.rowptr, layout.src, grad_head, _head(x, head))
+            if ctx.needs_input_grad[1]:
+                gradients.append(_sum_back(alpha[:, head], grad_head, layout))
+        return grad_alpha, _joined(gradients, x), None
 
 
-def _segment_reduce(values: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
-    # `initial=0` keeps empty segments finite; they own no edge, so their value is never read.
-    offsets = rowptr.long()
-    if reduce == "sum":
-        return torch.segment_reduce(values, "sum", offsets=offsets, initial=0.0)
-    return torch.segment_reduce(values, reduce, offsets=offsets).nan_to_num_(neginf=0.0)
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, x: Tensor, layout: EdgeLayout) -> tuple[Tensor, Tensor]:
+        alpha = _softmax(scores, layout)
+        ctx.save_for_backward(alpha, x)
+        ctx.layout = layout
+        ctx.set_materialize_grads(False)
+        return _sum(alpha, x, layout), alpha
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, grad_alpha: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+        alpha, x = ctx.saved_tensors
+        layout: EdgeLayout = ctx.layout
+        grad_scores = _empty_by_head(alpha) if ctx.needs_input_grad[0] else None
+        gradients = []
+        for head in range(alpha.size(1)):
+            grad_head = None if grad is None else grad[:, head].contiguous()
+            if grad_scores is not None:
+                # The sampled product is ours alone: the softmax's gradient is worked out in its place.
+                if grad_head is None:
+                    pulled = torch.zeros_like(alpha[:, head])
+                else:
+                    pulled = sampled_product(layout.rowptr, layout.src, grad_head, _head(x, head))
+                if grad_alpha is not None:
+                    pulled += grad_alpha[:, head]
+                grad_scores[:, head] = _softmax_gradient(alpha[:, head], pulled, layout)
+            if ctx.needs_input_grad[1] and grad_head is not None:
+                gradients.append(_sum_back(alpha[:, head], grad_head, layout))
+        return grad_scores, _joined(gradients, x), None
 
 
-def _csr(rowptr: Tensor, col: Tensor, values: Tensor, num_cols: int) -> Tensor:
-    size = (rowptr.numel() - 1, num_cols)
-    return torch.sparse_csr_tensor(rowptr, col, values.contiguous(), size, check_invariants=False)
+def _softmax(scores: Tensor, layout: EdgeLayout) -> Tensor:
+    alpha = _empty_by_head(scores)
+    for head in range(scores.size(1)):
+        _softmax_head(scores[:, head], layout, out=alpha[:, head])
+    return alpha
+
+
+def _softmax_head(scores: Tensor, layout: EdgeLayout, out: Tensor) -> None:
+    if not scores.numel():
+        return
+    if scores.device.type == "cpu":
+        # One maximum for all saves a pass, and is exact unless a segment lies far below the others.
+        torch.sub(scores, scores.max(), out=out).exp_()
+        total = segment_sum(out, layout.rowptr, layout.src, layout.num_src)
+        exact = int((total >= SMALLEST_TOTAL).sum()) == layout.num_occupied
+    else:
+        exact = False  # asking would wait for the device
+    if not exact:
+        peak = segment_max(scores, layout.rowptr)
+        torch.sub(scores, peak.index_select(0, layout.destination), out=out).exp_()
+        total = segment_sum(out, layout.rowptr, layout.src, layout.num_src)
+    out.mul_(total.reciprocal_().index_select(0, layout.destination))
+
+
+def _softmax_gradient(alpha: Tensor, pulled: Tensor, layout: EdgeLayout) -> Tensor:
+    """Turn ``pulled``, the gradient of ``alpha``, into that of the scores, in place."""
+    pulled *= alpha
+    total = segment_sum(pulled, layout.rowptr, layout.src, layout.num_src)
+    return pulled.addcmul_(alpha, total.index_select(0, layout.destination), value=-1)
+
+
+def _sum(alpha: Tensor, x: Tensor, layout: EdgeLayout) -> Tensor:
+    parts = [
+        product(layout.rowptr, layout.src, alpha[:, head], _head(x, head)) for head in range(alpha.size(1))
+    ]  # each [num_dst, channels]
+    return parts[0].unsqueeze(1) if len(parts) == 1 else torch.stack(parts, dim=1)
+
+
+def _sum_back(alpha: Tensor, grad: Tensor, layout: EdgeLayout) -> Tensor:
+    return product(layout.colptr, layout.dst, alpha.index_select(0, layout.transpose), grad)
+
+
+def _joined(gradients: list[Tensor], x: Tensor) -> Tensor | None:
+    if not gradients:
+        return None
+    if x.dim() == 2:
+        total = gradients[0]
+        for gradient in gradients[1:]:
+            total += gradient
+        return total
+    return gradients[0].unsqueeze(1) if len(gradients) == 1 else torch.stack(gradients, dim=1)
+
+
+def _head(x: Tensor, head: int) -> Tensor:
+    return (x if x.dim() == 2 else x[:, head]).contiguous()
+
+
+def _empty_by_head(like: Tensor) -> Tensor:
+    """Return an empty ``[num_edges, heads]`` whose columns are contiguous."""
+    return like.new_empty(like.size(1), like.size(0)).t()

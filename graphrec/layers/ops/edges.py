@@ -1,12 +1,14 @@
-"""Edge layouts: a graph's edges sorted once by destination and by source, for the fused kernels."""
+"""Edge layouts: a graph's edges sorted by destination and by source, for the fused kernels."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphrec.errors import ArgumentError
 
@@ -17,64 +19,123 @@ INT32_MAX = 2**31 - 1
 class EdgeLayout:
     """Edges in compressed form, in both directions.
 
-    Sorting costs more than attention itself, so a model sorts once and keeps the layout.
-    Kernels see edges *in layout order*: edge ``k`` of the layout is edge ``order[k]`` of the caller.
+    Sorting costs more than attention itself, so a layout is made once and kept; the second sort waits until a
+    gradient asks for it. Kernels see edges *in layout order*: edge ``k`` of the layout is edge ``order[k]`` of the
+    caller. Parallel edges stay apart.
 
     Args:
         num_src: Number of source nodes.
         num_dst: Number of destination nodes.
         rowptr: Where each destination's edges begin, ``[num_dst + 1]``.
         src: Source of each edge, ``[num_edges]``.
-        order: The caller's edge number of each edge, int64 ``[num_edges]``.
-        colptr: Where each source's edges begin in transposed order, ``[num_src + 1]``.
-        dst: Destination of each edge in transposed order, ``[num_edges]``.
-        transpose: Layout position of each edge in transposed order, int64 ``[num_edges]``.
+        permutation: The caller's edge number of each edge, int64 ``[num_edges]``; ``None``: in the caller's order.
+
+    Example:
+        >>> layout = EdgeLayout.from_edge_index(torch.tensor([[3, 0, 1], [1, 0, 1]]), num_src=4, num_dst=2)
+        >>> layout.rowptr.tolist(), layout.src.tolist(), layout.order.tolist()
+        ([0, 1, 3], [0, 3, 1], [1, 0, 2])
     """
 
     num_src: int
     num_dst: int
     rowptr: Tensor
     src: Tensor
-    order: Tensor
-    colptr: Tensor
-    dst: Tensor
-    transpose: Tensor
+    permutation: Tensor | None = None
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    # Constructors
 
     @classmethod
-    def from_edge_index(cls, edge_index: Tensor, num_src: int, num_dst: int) -> EdgeLayout:
-        """Sort ``edge_index`` (``[2, num_edges]``, row 0 source, row 1 destination) both ways.
+    def of(cls, edge_index: Tensor | EdgeLayout, num_src: int, num_dst: int) -> EdgeLayout:
+        """Return the layout of ``edge_index``, made once for as long as that tensor lives and is not written to.
 
-        Both sorts are stable, so equal inputs give equal layouts, and parallel edges stay apart.
+        Raises:
+            ArgumentError: A wrong shape or type, an index out of range, or a layout of a graph of another size.
+        """
+        if isinstance(edge_index, EdgeLayout):
+            if (edge_index.num_src, edge_index.num_dst) != (num_src, num_dst):
+                raise ArgumentError(
+                    f"the edge layout is for {edge_index.num_src} source and {edge_index.num_dst} destination nodes, "
+                    f"x has {num_src} and {num_dst}"
+                )
+            return edge_index
+        if edge_index.is_inference():  # such tensors do not count their writes
+            return cls.from_edge_index(edge_index, num_src, num_dst)
+        key = (edge_index._version, num_src, num_dst)
+        kept = _LAYOUTS.get(edge_index)
+        if kept is None or kept[0] != key:
+            kept = (key, cls.from_edge_index(edge_index, num_src, num_dst))
+            _LAYOUTS[edge_index] = kept
+        return cast(EdgeLayout, kept[1])
+
+    @classmethod
+    def from_edge_index(cls, edge_index: Any, num_src: int, num_dst: int) -> EdgeLayout:
+        """Sort ``edge_index`` (``[2, num_edges]``, row 0 source, row 1 destination), unless it is sorted.
+
+        The sort is stable, so equal inputs give equal layouts. Of a sorted PyG ``EdgeIndex`` the pointers and
+        permutations that it keeps are used.
 
         Raises:
             ArgumentError: A wrong shape or type, or an index out of range.
         """
-        if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
+        if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype not in _INTEGERS:
             raise ArgumentError(
                 f"edge_index must be integers [2, num_edges], got {edge_index.dtype} {list(edge_index.shape)}"
             )
+        # A PyG EdgeIndex is known by its method: importing PyG takes longer than most sorts.
+        if hasattr(edge_index, "get_csc") and edge_index.is_sorted:
+            return cls._from_pyg(edge_index, num_src, num_dst)
         source, destination = edge_index[0].long(), edge_index[1].long()
-        for name, index, size in (("source", source, num_src), ("destination", destination, num_dst)):
-            if index.numel() and not (0 <= int(index.min()) and int(index.max()) < size):
-                raise ArgumentError(
-                    f"edge_index {name}s must be within 0..{size - 1}, got {int(index.min())}..{int(index.max())}"
-                )
-        order = torch.argsort(destination, stable=True)
-        src = source[order]
-        transpose = torch.argsort(src, stable=True)
-        # int32 halves the memory traffic and is what MKL wants; larger graphs keep int64.
-        small = max(num_src, num_dst, src.numel()) <= INT32_MAX
-        index_dtype = torch.int32 if small else torch.int64
-        return cls(
-            num_src=num_src,
-            num_dst=num_dst,
-            rowptr=_pointers(destination, num_dst).to(index_dtype),
-            src=src.to(index_dtype),
-            order=order,
-            colptr=_pointers(source, num_src).to(index_dtype),
-            dst=destination[order][transpose].to(index_dtype),
-            transpose=transpose,
-        )
+        _check_indices("source", source, num_src)
+        _check_indices("destination", destination, num_dst)
+        permutation = None
+        if bool((destination[1:] < destination[:-1]).any()):
+            permutation = _stable_order(destination)
+            source = source.index_select(0, permutation)
+        dtype = _index_dtype(num_src, num_dst, source.numel())
+        rowptr = _pointers(destination, num_dst)
+        return cls(num_src, num_dst, rowptr.to(dtype), source.to(dtype), permutation)
+
+    @classmethod
+    def from_rowptr(cls, rowptr: Tensor, src: Tensor, num_src: int) -> EdgeLayout:
+        """Take edges that are grouped by destination already: those of ``d`` are ``src[rowptr[d]:rowptr[d + 1]]``.
+
+        Raises:
+            ArgumentError: Pointers that do not rise from 0 to the number of edges, or an index out of range.
+        """
+        if rowptr.dim() != 1 or not rowptr.numel() or src.dim() != 1:
+            raise ArgumentError(
+                f"rowptr and src must be vectors, rowptr not empty, got {list(rowptr.shape)}, {list(src.shape)}"
+            )
+        bounds = (int(rowptr[0]), int(rowptr[-1]))
+        if bounds != (0, src.numel()) or bool((rowptr[1:] < rowptr[:-1]).any()):
+            raise ArgumentError(f"rowptr must rise from 0 to {src.numel()}, got {bounds[0]}..{bounds[1]}")
+        _check_indices("source", src, num_src)
+        num_dst = rowptr.numel() - 1
+        dtype = _index_dtype(num_src, num_dst, src.numel())
+        return cls(num_src, num_dst, rowptr.to(dtype), src.to(dtype))
+
+    @classmethod
+    def _from_pyg(cls, edge_index: Any, num_src: int, num_dst: int) -> EdgeLayout:
+        (rowptr, src), permutation = edge_index.get_csc()
+        (colptr, dst), transpose = edge_index.get_csr()
+        rowptr, src, colptr, dst = (_plain(part) for part in (rowptr, src, colptr, dst))
+        _check_indices("source", src, num_src)
+        _check_indices("destination", dst, num_dst)
+        # An EdgeIndex may know of fewer nodes than x has.
+        rowptr, colptr = _extended(rowptr, num_dst), _extended(colptr, num_src)
+        dtype = _index_dtype(num_src, num_dst, src.numel())
+        if permutation is not None:  # the caller's order is the transposed one
+            permutation = _plain(permutation).long()
+            transpose = torch.empty_like(permutation)
+            transpose[permutation] = torch.arange(src.numel(), device=src.device)
+        else:
+            transpose = _plain(transpose).long()
+        layout = cls(num_src, num_dst, rowptr.to(dtype), src.to(dtype), permutation)
+        layout._kept["transposed"] = (colptr.to(dtype), dst.to(dtype), transpose)
+        return layout
+
+    # Both directions
 
     @property
     def num_edges(self) -> int:
@@ -82,11 +143,126 @@ class EdgeLayout:
         return self.src.numel()
 
     @cached_property
+    def order(self) -> Tensor:
+        """The caller's edge number of each edge, int64 ``[num_edges]``."""
+        if self.permutation is None:
+            return torch.arange(self.num_edges, device=self.src.device)
+        return self.permutation
+
+    @cached_property
     def destination(self) -> Tensor:
         """Destination of each edge in layout order, ``[num_edges]``."""
         nodes = torch.arange(self.num_dst, device=self.rowptr.device, dtype=self.rowptr.dtype)
-        return torch.repeat_interleave(nodes, (self.rowptr[1:] - self.rowptr[:-1]).long())
+        return torch.repeat_interleave(nodes, (self.rowptr[1:] - self.rowptr[:-1]).long(), output_size=self.num_edges)
+
+    @cached_property
+    def num_occupied(self) -> int:
+        """How many destinations have edges."""
+        return int((self.rowptr[1:] > self.rowptr[:-1]).sum())
+
+    @property
+    def colptr(self) -> Tensor:
+        """Where each source's edges begin in transposed order, ``[num_src + 1]``."""
+        return self._transposed[0]
+
+    @property
+    def dst(self) -> Tensor:
+        """Destination of each edge in transposed order, ``[num_edges]``."""
+        return self._transposed[1]
+
+    @property
+    def transpose(self) -> Tensor:
+        """Layout position of each edge in transposed order, int64 ``[num_edges]``."""
+        return self._transposed[2]
+
+    @property
+    def _transposed(self) -> tuple[Tensor, Tensor, Tensor]:
+        if "transposed" not in self._kept:
+            transpose = _stable_order(self.src)
+            dst = self.destination.index_select(0, transpose)
+            self._kept["transposed"] = (_pointers(self.src, self.num_src).to(self.src.dtype), dst, transpose)
+        return cast(tuple[Tensor, Tensor, Tensor], self._kept["transposed"])
+
+    # What belongs to edges
+
+    def arrange(self, values: Tensor) -> Tensor:
+        """Bring ``values`` (``[num_edges, ...]``) from the caller's order into layout order."""
+        return values if self.permutation is None else values.index_select(0, self.permutation)
+
+    def restore(self, values: Tensor) -> Tensor:
+        """Bring ``values`` (``[num_edges, ...]``) from layout order into the caller's order."""
+        if self.permutation is None:
+            return values
+        return torch.empty_like(values).index_copy(0, self.permutation, values)
+
+    def types(self, edge_type: Tensor, num_types: int) -> EdgeLayout:
+        """Return the layout of the same edges with their types as sources, in the same order.
+
+        It is made once for each ``edge_type`` (``[num_edges]``, in the caller's order) that is not written to.
+
+        Raises:
+            ArgumentError: A wrong shape or type, or an edge type out of range.
+        """
+        key = None if edge_type.is_inference() else (edge_type._version, num_types)
+        kept = self._kept.get("types")
+        if kept is None or key is None or kept[0] is not edge_type or kept[1] != key:
+            kept = (edge_type, key, self._types(edge_type, num_types))
+            self._kept["types"] = kept
+        return cast(EdgeLayout, kept[2])
+
+    def _types(self, edge_type: Tensor, num_types: int) -> EdgeLayout:
+        if edge_type.shape != (self.num_edges,):
+            raise ArgumentError(f"edge_type must have shape [{self.num_edges}], got {list(edge_type.shape)}")
+        if edge_type.dtype not in _INTEGERS:
+            raise ArgumentError(f"edge_type must be integers, got {edge_type.dtype}")
+        _check_bounds("edge_type", edge_type, num_types)
+        index = self.arrange(edge_type).to(self.src.dtype)
+        return EdgeLayout(num_types, self.num_dst, self.rowptr, index, self.permutation)
+
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_LAYOUTS: Any = WeakTensorKeyDictionary()
+
+
+def _check_indices(name: str, index: Tensor, size: int) -> None:
+    if index.dtype not in _INTEGERS:
+        raise ArgumentError(f"edge_index {name}s must be integers, got {index.dtype}")
+    _check_bounds(f"edge_index {name}s", index, size)
+
+
+def _check_bounds(name: str, index: Tensor, size: int) -> None:
+    if not index.numel():
+        return
+    low, high = (int(bound) for bound in torch.aminmax(index))
+    if low < 0 or high >= size:
+        raise ArgumentError(f"{name} must be within 0..{size - 1}, got {low}..{high}")
+
+
+def _index_dtype(num_src: int, num_dst: int, num_edges: int) -> torch.dtype:
+    # int32 halves the memory traffic, and the fast kernels want it; larger graphs keep int64.
+    return torch.int32 if max(num_src, num_dst, num_edges) <= INT32_MAX else torch.int64
+
+
+def _stable_order(index: Tensor) -> Tensor:
+    """Return the stable ascending order of ``index``, which holds no negative number."""
+    if index.device.type != "cpu":
+        return torch.argsort(index, stable=True)
+    # Sorted as pairs (index, position) packed into one number; NumPy sorts plain numbers six times as fast as torch
+    # sorts with positions.
+    bits = index.numel().bit_length()
+    pairs = (index.long() << bits).bitwise_or_(torch.arange(index.numel()))
+    pairs.numpy().sort()
+    return pairs.bitwise_and_((1 << bits) - 1)
 
 
 def _pointers(index: Tensor, size: int) -> Tensor:
     return torch.nn.functional.pad(torch.bincount(index, minlength=size).cumsum(0), (1, 0))
+
+
+def _extended(pointers: Tensor, size: int) -> Tensor:
+    missing = size + 1 - pointers.numel()
+    return torch.cat([pointers, pointers[-1:].expand(missing)]) if missing > 0 else pointers[: size + 1]
+
+
+def _plain(index: Tensor) -> Tensor:
+    return index.as_subclass(Tensor)

@@ -1,0 +1,245 @@
+"""RaggedSelfAttention: multi-head self-attention over ragged sequences, without padding."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from graphrec.errors import ArgumentError, check_choice, check_range
+from graphrec.layers.ops.biased_attention import biased_attention, time_bucket
+from graphrec.layers.ops.sequences import LengthBucket, SequenceLayout, as_layout
+from graphrec.layers.ops.standalone import uncompiled
+
+
+class RaggedSelfAttention(nn.Module):
+    r"""Let every entry of a sequence attend to the entries before it, or to all of its sequence.
+
+    For entries i and j of one sequence and each head,
+
+    .. math::
+        S_{ij} = \frac{(W_q x_i)^\top W_k x_j}{\sqrt{d}} + P_{i-j} + T_{b(|t'_i - t_j|)}, \qquad
+        y_i = W_o \sum_j A_{ij} W_v x_j, \qquad A_{i\cdot} = \operatorname{softmax}(S_{i\cdot})
+
+    with the position bias P and the time-interval bias T inside the softmax, both learned, and
+    :math:`b(\Delta) = \lfloor \log(\max(\Delta, 1)) / 0.301 \rfloor` for an interval in seconds. Sequences of similar
+    length are computed together, so little is spent on padding; the projections see no padding at all.
+
+    Args:
+        channels: Width of the vectors.
+        heads: Number of heads; must divide ``channels``.
+        causal: Whether an entry sees only itself and the entries before it.
+        num_distances: Distances in places that have a bias of their own; further ones share the last. 0 for no P.
+        num_time_buckets: Time intervals that have a bias of their own (64 reach beyond seven years); longer ones
+            share the last. 0 for no T.
+        dropout: Probability that an attention weight is dropped in training.
+        bias: Whether the projections add a bias.
+        activation: ``"silu"`` replaces the softmax by :math:`A_{ij} = \operatorname{silu}(S_{ij}) / n_i`, where
+            :math:`n_i` is the number of entries that i sees.
+
+    Shape:
+        - x: ``[total, channels]``; sequence b owns ``x[offsets[b]:offsets[b + 1]]``
+        - offsets: int ``[batch_size + 1]``, or a :class:`SequenceLayout` of it, which layers on one batch share
+        - times: float64 ``[total]``, seconds; needed with ``num_time_buckets``
+        - query_times: float64 ``[total]``, the moment from which entry i looks back, such as that of the next entry
+        - output: ``[total, channels]``; with ``last_only`` ``[batch_size, channels]``, zeros for an empty sequence
+
+    Raises:
+        ArgumentError: Sizes that do not fit, offsets that do not rise from 0 to ``total``, or times that are missing.
+
+    Example:
+        >>> attention = RaggedSelfAttention(8, heads=2, num_distances=50)
+        >>> x, offsets = torch.randn(6, 8), torch.tensor([0, 4, 4, 6])  # three sequences, the second is empty
+        >>> out = attention(x, offsets)
+        >>> last = attention(x, offsets, last_only=True)
+        >>> out.shape, last.shape, torch.allclose(out[[3, 5]], last[[0, 2]], atol=1e-6)
+        (torch.Size([6, 8]), torch.Size([3, 8]), True)
+
+    Source:
+        Kang and McAuley, "SASRec" (ICDM 2018), eq. 2-3; bidirectional as in Sun et al., "BERT4Rec" (CIKM 2019),
+        eq. 1-2; the biases and ``"silu"`` as in Zhai et al., "Actions Speak Louder than Words" (HSTU, ICML 2024),
+        eq. 2 and its code.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        causal: bool = True,
+        num_distances: int = 0,
+        num_time_buckets: int = 0,
+        dropout: float = 0.0,
+        bias: bool = True,
+        activation: Literal["softmax", "silu"] = "softmax",
+    ) -> None:
+        super().__init__()
+        check_range("channels", channels, low=1)
+        check_range("heads", heads, low=1)
+        if channels % heads:
+            raise ArgumentError(f"heads must divide channels, got {heads} heads and {channels} channels")
+        check_range("num_distances", num_distances, low=0)
+        check_range("num_time_buckets", num_time_buckets, low=0)
+        if not 0 <= dropout < 1:
+            raise ArgumentError(f"dropout must be at least 0 and below 1, got {dropout!r}")
+        check_choice("activation", activation, ("softmax", "silu"))
+        self.channels = channels
+        self.heads = heads
+        self.causal = causal
+        self.dropout = dropout
+        self.activation = activation
+        self.lin_qkv = nn.Linear(channels, 3 * channels, bias=bias)
+        self.lin_out = nn.Linear(channels, channels, bias=bias)
+        num_rows = num_distances if causal else 2 * num_distances - 1
+        self.position_bias = nn.Parameter(torch.empty(num_rows, heads)) if num_distances else None
+        self.time_bias = nn.Parameter(torch.empty(num_time_buckets, heads)) if num_time_buckets else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew; biases start at zero."""
+        for weight in (*self.lin_qkv.weight.chunk(3), self.lin_out.weight):
+            nn.init.xavier_uniform_(weight)
+        for bias in (self.lin_qkv.bias, self.lin_out.bias, self.position_bias, self.time_bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        offsets: Tensor | SequenceLayout,
+        times: Tensor | None = None,
+        query_times: Tensor | None = None,
+        last_only: bool = False,
+        return_attention_weights: Literal[False] = False,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        x: Tensor,
+        offsets: Tensor | SequenceLayout,
+        times: Tensor | None = None,
+        query_times: Tensor | None = None,
+        *,
+        last_only: Literal[True],
+        return_attention_weights: Literal[True],
+    ) -> tuple[Tensor, Tensor]: ...
+    @uncompiled  # the blocks have other sizes in every batch, and each would be compiled anew
+    def forward(
+        self,
+        x: Tensor,
+        offsets: Tensor | SequenceLayout,
+        times: Tensor | None = None,
+        query_times: Tensor | None = None,
+        last_only: bool = False,
+        return_attention_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Attend.
+
+        Args:
+            x: The entries of all sequences, one sequence after the other.
+            offsets: Where each sequence begins and ends.
+            times: When each entry happened.
+            query_times: The moment each entry looks back from; its own time where not given.
+            last_only: Compute the last entry of each sequence alone, in time and memory linear in ``total``.
+            return_attention_weights: Also return how much each last entry attends to each entry,
+                ``[total, heads]``; needs ``last_only``, as the weights of all pairs are never kept.
+        """
+        if x.dim() != 2 or x.size(1) != self.channels:
+            raise ArgumentError(f"x must have shape [total, {self.channels}], got {list(x.shape)}")
+        layout = as_layout(offsets, x.size(0))
+        clock = self._clock(x.size(0), times, query_times)
+        if last_only:
+            out, weights = self._last(x, layout, clock)
+            return (out, weights) if return_attention_weights else out
+        if return_attention_weights:
+            raise ArgumentError("return_attention_weights needs last_only=True, got last_only=False")
+        qkv = layout.fill(self.lin_qkv(x)).view(-1, 3, self.heads, self.channels // self.heads)
+        filled = None if clock is None else (clock[0][layout.entry], clock[1][layout.entry])
+        blocks = [
+            self._attend(block.view(bucket.num_rows, bucket.length, *block.shape[1:]), bucket, layout, filled)
+            for bucket, block in zip(layout.buckets, torch.split(qkv, layout.sizes), strict=True)
+        ]
+        mixed = torch.cat([block.flatten(0, 1).flatten(1) for block in blocks]) if blocks else x[:0]
+        attended: Tensor = self.lin_out(layout.empty(mixed))
+        return attended
+
+    def _attend(
+        self, qkv: Tensor, bucket: LengthBucket, layout: SequenceLayout, clock: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """Attend within one bucket: ``[num_rows, length, 3, heads, d]`` to ``[num_rows, length, heads, d]``."""
+        lengths = layout.lengths(bucket) if bucket.ragged and not self.causal else None
+        dropout = self.dropout if self.training else 0.0
+        if self.activation == "softmax" and self.position_bias is None and self.time_bias is None and dropout == 0:
+            # torch's own kernel stores no weights at all, but has no gradient for biases, and is slow with dropout.
+            query, key, value = qkv.permute(2, 0, 3, 1, 4)
+            mask = None
+            if lengths is not None:
+                mask = (torch.arange(bucket.length, device=qkv.device) < lengths.unsqueeze(1))[:, None, None]
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=self.causal)
+            return out.transpose(1, 2)
+        times = None
+        if clock is not None:
+            key_times, query_times = (column[bucket.slots].view(qkv.shape[:2]) for column in clock)
+            times = query_times, key_times
+        return biased_attention(
+            qkv, self.causal, lengths, self.position_bias, self.time_bias, times, self.activation, dropout
+        )
+
+    def _last(self, x: Tensor, layout: SequenceLayout, clock: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """Attend from the last entries alone; keys and values need no projection, as the query takes it over."""
+        width = self.channels // self.heads
+        weight_q, weight_k, weight_v = self.lin_qkv.weight.view(3, self.heads, width, self.channels)
+        bias = x.new_zeros(3 * self.channels) if self.lin_qkv.bias is None else self.lin_qkv.bias
+        bias_q, bias_k, bias_v = bias.view(3, self.heads, width)
+        last = layout.offsets[1:][layout.order] - 1
+        query = (torch.einsum("rc,hdc->rhd", x[last], weight_q) + bias_q) * width**-0.5
+        probe = torch.einsum("rhd,hdc->rhc", query, weight_k)  # q^T (W_k x_j) = (W_k^T q)^T x_j
+        constant = torch.einsum("rhd,hd->rh", query, bias_k).unsqueeze(2)
+        slots = layout.fill(x)
+        pooled, shares, weights = [], [], []
+        for bucket in layout.buckets:
+            rows, block = bucket.rows, slots[bucket.slots].view(bucket.num_rows, bucket.length, self.channels)
+            scores = torch.bmm(probe[rows], block.transpose(1, 2)) + constant[rows]  # [num_rows, heads, length]
+            lengths = layout.lengths(bucket).unsqueeze(1)
+            place = torch.arange(bucket.length, device=x.device)
+            if self.position_bias is not None:
+                reach = len(self.position_bias) if self.causal else (len(self.position_bias) + 1) // 2
+                away = (lengths - 1 - place).clamp(min=0, max=reach - 1)
+                scores = scores + self.position_bias[away if self.causal else away + reach - 1].transpose(1, 2)
+            if self.time_bias is not None:
+                assert clock is not None
+                interval = clock[1][last[rows]].unsqueeze(1) - clock[0][layout.entry[bucket.slots]].view(
+                    block.shape[:2]
+                )
+                scores = scores + self.time_bias[time_bucket(interval, len(self.time_bias))].transpose(1, 2)
+            hidden = (place >= lengths).unsqueeze(1)
+            if self.activation == "softmax":
+                alpha = scores.masked_fill(hidden, -torch.inf).softmax(dim=2)
+            else:
+                alpha = (F.silu(scores) / lengths.unsqueeze(1)).masked_fill(hidden, 0.0)
+            weights.append(alpha.transpose(1, 2).flatten(0, 1))
+            alpha = F.dropout(alpha, self.dropout, self.training)
+            pooled.append(torch.bmm(alpha, block.to(alpha.dtype)))
+            shares.append(alpha.sum(dim=2, keepdim=True))
+        if not pooled:
+            return x.new_zeros(layout.batch_size, self.channels), x.new_zeros(0, self.heads)
+        mixed = torch.einsum("rhc,hdc->rhd", torch.cat(pooled), weight_v) + torch.cat(shares) * bias_v
+        out: Tensor = self.lin_out(mixed.flatten(1))
+        out = out.new_zeros(layout.batch_size, self.channels).index_copy(0, layout.order, out)
+        return out, layout.empty(torch.cat(weights))
+
+    def _clock(self, total: int, times: Tensor | None, query_times: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """Return the times of keys and of queries where they are needed."""
+        for name, value in (("times", times), ("query_times", query_times)):
+            if value is not None and value.shape != (total,):
+                raise ArgumentError(f"{name} must have shape [{total}], got {list(value.shape)}")
+        if self.time_bias is None:
+            return None
+        if times is None:
+            raise ArgumentError(f"num_time_buckets={len(self.time_bias)} needs times [{total}], got None")
+        return times.double(), (times if query_times is None else query_times).double()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.channels}, heads={self.heads}, causal={self.causal})"
