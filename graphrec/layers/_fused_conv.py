@@ -95,8 +95,7 @@ def _sum_by_type(weights: Tensor, vectors: Tensor, types: EdgeLayout) -> Tensor:
     if types.num_dst * types.num_src > DENSE_SHARES * types.num_edges:
         return weighted_sum(weights, vectors, types)
     # A type's vector is the same on all its edges: add up their weights first, multiply once.
-    slot = types.destination.long() * types.num_src + types.src
-    share = weights.new_zeros(types.num_dst * types.num_src, weights.size(1)).index_add(0, slot, weights)
+    share = weights.new_zeros(types.num_dst * types.num_src, weights.size(1)).index_add(0, types.cell, weights)
     return torch.einsum("nrh,rhc->nhc", share.view(types.num_dst, types.num_src, -1), vectors)
 
 
@@ -104,3 +103,11 @@ def _check_nodes(name: str, x: Tensor, channels: int) -> None:
     """Raise :class:`ArgumentError` unless ``x`` is float ``[num_nodes, channels]``."""
     if x.dim() != 2 or x.size(1) != channels or not x.is_floating_point():
         raise ArgumentError(f"{name} must be float [num_nodes, {channels}], got {x.dtype} {list(x.shape)}")
+
+
+def _layout_of(edge_index: Tensor | EdgeLayout, x_src: Tensor, x_dst: Tensor) -> EdgeLayout:
+    """Return the layout of ``edge_index``; raise :class:`ArgumentError` unless edges and nodes fit together."""
+    device = edge_index.src.device if isinstance(edge_index, EdgeLayout) else edge_index.device
+    if not device == x_src.device == x_dst.device:
+        raise ArgumentError(f"edge_index and x must be on one device, got {device}, {x_src.device} and {x_dst.device}")
+    return EdgeLayout.of(edge_index, x_src.size(0), x_dst.size(0))

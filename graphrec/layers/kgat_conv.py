@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import check_choice, check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv
+from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of
 from graphrec.layers.ops import EdgeLayout, TypedPairs, dot_scores
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -133,7 +133,7 @@ class KGATConv(_FusedConv):
         x_src, x_dst = x if isinstance(x, tuple) else (x, x)
         _check_nodes("x (source)", x_src, self.in_channels)
         _check_nodes("x (destination)", x_dst, self.in_channels)
-        layout = EdgeLayout.of(edge_index, x_src.size(0), x_dst.size(0))
+        layout = _layout_of(edge_index, x_src, x_dst)
         types = layout.types(edge_type, self.num_relations)
         attended, alpha = self._attend(self._scores(x_src, x_dst, layout, types), x_src, layout)
         neighbours = attended.squeeze(1)

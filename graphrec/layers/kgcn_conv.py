@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv
+from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of
 from graphrec.layers.ops import EdgeLayout, dot_scores
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -126,7 +126,7 @@ class KGCNConv(_FusedConv):
         _check_nodes("x (destination)", x_dst, self.in_channels)
         if user.shape != (x_dst.size(0), self.user_channels):
             raise ArgumentError(f"user must have shape [{x_dst.size(0)}, {self.user_channels}], got {list(user.shape)}")
-        layout = EdgeLayout.of(edge_index, x_src.size(0), x_dst.size(0))
+        layout = _layout_of(edge_index, x_src, x_dst)
         types = layout.types(edge_type, self.num_relations)
         scores = dot_scores(user.unsqueeze(1), self.relation.unsqueeze(1), types)  # [num_edges, 1]
         attended, alpha = self._attend(scores, x_src, layout)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.errors import check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv
+from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of
 from graphrec.layers.ops import EdgeLayout, relational_sum, weighted_sum
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -87,13 +87,13 @@ class KGINConv(_FusedConv):
         entity, user = x
         _check_nodes("x (entities)", entity, self.in_channels)
         _check_nodes("x (users)", user, self.in_channels)
-        layout = EdgeLayout.of(edge_index, entity.size(0), entity.size(0))
+        layout = _layout_of(edge_index, entity, entity)
         types = layout.types(edge_type, self.num_relations)
         if self._watched:
             summed = self._watched_sum(entity, layout, types)
         else:
             summed = relational_sum(entity, self.relation, layout, types)
-        taken = EdgeLayout.of(interactions, entity.size(0), user.size(0))
+        taken = _layout_of(interactions, entity, user)
         ones = entity.new_ones(taken.num_edges, 1)
         items = weighted_sum(ones, entity, taken).squeeze(1) / _counts(taken)
         intents = self.intent.softmax(dim=1) @ self.relation  # [num_intents, in_channels]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from graphrec.errors import ArgumentError
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv
+from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of
 from graphrec.layers.ops import EdgeLayout
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -56,7 +56,7 @@ class LightGCNConv(_FusedConv):
         x_src, x_dst = x if isinstance(x, tuple) else (x, x)
         _check_nodes("x (source)", x_src, self.in_channels)
         _check_nodes("x (destination)", x_dst, self.in_channels)
-        layout = EdgeLayout.of(edge_index, x_src.size(0), x_dst.size(0))
+        layout = _layout_of(edge_index, x_src, x_dst)
         weights = _degrees(layout.colptr, x_src).index_select(0, layout.src)
         weights = weights * _degrees(layout.rowptr, x_src).index_select(0, layout.destination)
         if edge_weight is not None:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
+from graphrec.layers.ops import EdgeLayout, dot_scores, segment_softmax, weighted_sum
 from graphrec.layers.ops.biased_attention import biased_attention, time_bucket
-from graphrec.layers.ops.sequences import LengthBucket, SequenceLayout, as_layout
+from graphrec.layers.ops.sequences import LengthBucket, SequenceLayout, as_layout, as_offsets
 from graphrec.layers.ops.standalone import uncompiled
 
 
@@ -47,7 +48,8 @@ class RaggedSelfAttention(nn.Module):
         - output: ``[total, channels]``; with ``last_only`` ``[batch_size, channels]``, zeros for an empty sequence
 
     Raises:
-        ArgumentError: Sizes that do not fit, offsets that do not rise from 0 to ``total``, or times that are missing.
+        ArgumentError: Sizes that do not fit, offsets that do not rise from 0 to ``total``, or times that are missing
+            or not finite.
 
     Example:
         >>> attention = RaggedSelfAttention(8, heads=2, num_distances=50)
@@ -148,11 +150,11 @@ class RaggedSelfAttention(nn.Module):
         """
         if x.dim() != 2 or x.size(1) != self.channels:
             raise ArgumentError(f"x must have shape [total, {self.channels}], got {list(x.shape)}")
-        layout = as_layout(offsets, x.size(0))
         clock = self._clock(x.size(0), times, query_times)
         if last_only:
-            out, weights = self._last(x, layout, clock)
+            out, weights = self._last(x, as_offsets(offsets, x.size(0)), clock)
             return (out, weights) if return_attention_weights else out
+        layout = as_layout(offsets, x.size(0))
         if return_attention_weights:
             raise ArgumentError("return_attention_weights needs last_only=True, got last_only=False")
         qkv = layout.fill(self.lin_qkv(x)).view(-1, 3, self.heads, self.channels // self.heads)
@@ -187,54 +189,51 @@ class RaggedSelfAttention(nn.Module):
             qkv, self.causal, lengths, self.position_bias, self.time_bias, times, self.activation, dropout
         )
 
-    def _last(self, x: Tensor, layout: SequenceLayout, clock: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    def _last(self, x: Tensor, offsets: Tensor, clock: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         """Attend from the last entries alone; keys and values need no projection, as the query takes it over."""
+        if not len(x):
+            return x.new_zeros(offsets.numel() - 1, self.channels), x.new_zeros(0, self.heads)
         width = self.channels // self.heads
         weight_q, weight_k, weight_v = self.lin_qkv.weight.view(3, self.heads, width, self.channels)
         bias = x.new_zeros(3 * self.channels) if self.lin_qkv.bias is None else self.lin_qkv.bias
         bias_q, bias_k, bias_v = bias.view(3, self.heads, width)
-        last = layout.offsets[1:][layout.order] - 1
-        query = (torch.einsum("rc,hdc->rhd", x[last], weight_q) + bias_q) * width**-0.5
-        probe = torch.einsum("rhd,hdc->rhc", query, weight_k)  # q^T (W_k x_j) = (W_k^T q)^T x_j
-        constant = torch.einsum("rhd,hd->rh", query, bias_k).unsqueeze(2)
-        slots = layout.fill(x)
-        pooled, shares, weights = [], [], []
-        for bucket in layout.buckets:
-            rows, block = bucket.rows, slots[bucket.slots].view(bucket.num_rows, bucket.length, self.channels)
-            scores = torch.bmm(probe[rows], block.transpose(1, 2)) + constant[rows]  # [num_rows, heads, length]
-            lengths = layout.lengths(bucket).unsqueeze(1)
-            place = torch.arange(bucket.length, device=x.device)
-            if self.position_bias is not None:
-                reach = len(self.position_bias) if self.causal else (len(self.position_bias) + 1) // 2
-                away = (lengths - 1 - place).clamp(min=0, max=reach - 1)
-                scores = scores + self.position_bias[away if self.causal else away + reach - 1].transpose(1, 2)
-            if self.time_bias is not None:
-                assert clock is not None
-                interval = clock[1][last[rows]].unsqueeze(1) - clock[0][layout.entry[bucket.slots]].view(
-                    block.shape[:2]
-                )
-                scores = scores + self.time_bias[time_bucket(interval, len(self.time_bias))].transpose(1, 2)
-            hidden = (place >= lengths).unsqueeze(1)
-            if self.activation == "softmax":
-                alpha = scores.masked_fill(hidden, -torch.inf).softmax(dim=2)
-            else:
-                alpha = (F.silu(scores) / lengths.unsqueeze(1)).masked_fill(hidden, 0.0)
-            weights.append(alpha.transpose(1, 2).flatten(0, 1))
-            alpha = F.dropout(alpha, self.dropout, self.training)
-            pooled.append(torch.bmm(alpha, block.to(alpha.dtype)))
-            shares.append(alpha.sum(dim=2, keepdim=True))
-        if not pooled:
-            return x.new_zeros(layout.batch_size, self.channels), x.new_zeros(0, self.heads)
-        mixed = torch.einsum("rhc,hdc->rhd", torch.cat(pooled), weight_v) + torch.cat(shares) * bias_v
+        lengths = offsets[1:] - offsets[:-1]
+        entries = torch.arange(len(x), device=x.device)
+        edges = EdgeLayout.from_rowptr(offsets, entries, len(x))
+        row = edges.destination.long()
+        last = (offsets[1:] - 1).clamp(min=0)  # an empty sequence's is never read
+
+        query = (torch.einsum("bc,hdc->bhd", x.index_select(0, last), weight_q) + bias_q) * width**-0.5
+        probe = torch.einsum("bhd,hdc->bhc", query, weight_k)  # q^T (W_k x_j) = (W_k^T q)^T x_j
+        scores = dot_scores(probe, x.unsqueeze(1).expand(-1, self.heads, -1), edges)  # [total, heads]
+        scores = scores + torch.einsum("bhd,hd->bh", query, bias_k).index_select(0, row)
+        if self.position_bias is not None:
+            reach = len(self.position_bias) if self.causal else (len(self.position_bias) + 1) // 2
+            away = (last.index_select(0, row) - entries).clamp_(max=reach - 1)
+            scores = scores + self.position_bias[away if self.causal else away + reach - 1]
+        if self.time_bias is not None:
+            assert clock is not None
+            interval = clock[1].index_select(0, last).index_select(0, row) - clock[0]
+            scores = scores + self.time_bias[time_bucket(interval, len(self.time_bias))]
+        if self.activation == "softmax":
+            alpha = segment_softmax(scores, edges)
+        else:
+            alpha = F.silu(scores) / lengths.index_select(0, row).unsqueeze(1)
+        used = F.dropout(alpha, self.dropout, self.training)
+        pooled = weighted_sum(used, x, edges)  # [batch_size, heads, channels]
+        share = used.new_zeros(len(lengths), self.heads).index_add(0, row, used)
+        mixed = torch.einsum("bhc,hdc->bhd", pooled, weight_v) + share.unsqueeze(2) * bias_v
         out: Tensor = self.lin_out(mixed.flatten(1))
-        out = out.new_zeros(layout.batch_size, self.channels).index_copy(0, layout.order, out)
-        return out, layout.empty(torch.cat(weights))
+        return out * (lengths > 0).unsqueeze(1), alpha
 
     def _clock(self, total: int, times: Tensor | None, query_times: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Return the times of keys and of queries where they are needed."""
         for name, value in (("times", times), ("query_times", query_times)):
             if value is not None and value.shape != (total,):
                 raise ArgumentError(f"{name} must have shape [{total}], got {list(value.shape)}")
+            if value is not None and not bool(value.isfinite().all()):
+                place = int((~value.isfinite()).nonzero()[0])
+                raise ArgumentError(f"{name} must be finite, got {float(value[place])} at entry {place}")
         if self.time_bias is None:
             return None
         if times is None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _sum_by_type
+from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of, _sum_by_type
 from graphrec.layers.ops import (
     EdgeLayout,
     additive_scores,
@@ -189,7 +189,7 @@ class RelationAttentionConv(_FusedConv):
         pair = self.in_channels if isinstance(self.in_channels, tuple) else (self.in_channels, self.in_channels)
         _check_nodes("x (source)", x_src, pair[0])
         _check_nodes("x (destination)", x_dst, pair[1])
-        layout = EdgeLayout.of(edge_index, x_src.size(0), x_dst.size(0))
+        layout = _layout_of(edge_index, x_src, x_dst)
         types = layout.types(edge_type, self.num_relations)
         edge = self._edge_scores(edge_attr, layout)
 

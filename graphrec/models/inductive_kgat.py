@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphrec.encoders import ItemEdges, KnowledgeGraphEncoder
 from graphrec.errors import check_range
 from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling
@@ -16,6 +15,9 @@ from graphrec.losses import sampled_softmax
 from graphrec.models.base import GradientRecommender
 from graphrec.sampling import UniformNegatives
 from kg_loaders import RecGraph
+
+if TYPE_CHECKING:
+    from graphrec.encoders import ItemEdges, KnowledgeGraphEncoder
 
 
 class InductiveKGAT(GradientRecommender):
@@ -103,6 +105,9 @@ class InductiveKGAT(GradientRecommender):
         self.pool.requires_grad_(attend_history)
         self.kg: KnowledgeGraphEncoder | None = None
         if len(triples):
+            # It brings torch_geometric, which takes two seconds to import; models without a KG never pay for it.
+            from graphrec.encoders import KnowledgeGraphEncoder
+
             self.kg = KnowledgeGraphEncoder(
                 num_items,
                 num_relations,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from graphrec.encoders.knowledge_graph import ItemEdges
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
@@ -18,6 +17,9 @@ from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.naming import entity_name, relation_name
 from graphrec.serving.recommender import RunRecommender
 from kg_loaders import RecGraph
+
+if TYPE_CHECKING:
+    from graphrec.encoders import ItemEdges
 
 NUM_REASONS = 5
 NUM_NEIGHBOURS = 2  # films that stand in for an entity without a name

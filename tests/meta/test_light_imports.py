@@ -42,7 +42,7 @@ def loaded(before: str, code: str) -> set[str]:
 
 def test_layers_losses_and_metrics_load_no_more_than_torch_geometric():
     before = "import torch_geometric.nn"
-    code = "import graphrec.layers, graphrec.layers.ops, graphrec.losses, graphrec.sampling"
+    code = "from graphrec.layers import *; import graphrec.layers.ops, graphrec.losses, graphrec.sampling"
     assert loaded(before, code) & HEAVY == set()
 
 
@@ -52,3 +52,9 @@ def test_kg_loaders_load_neither_torch_nor_the_parsers():
 
 def test_the_package_itself_loads_nothing():
     assert loaded("", "import graphrec, graphrec.errors") & HEAVY == set()
+
+
+def test_models_load_torch_geometric_only_with_a_graph_layer():
+    heavy = loaded("import torch", "import graphrec.models, graphrec.layers, graphrec.serving.explain") & HEAVY
+    assert "torch_geometric" not in heavy
+    assert "torch_geometric" in loaded("import torch", "from graphrec.layers import KGATConv")

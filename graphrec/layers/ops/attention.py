@@ -84,65 +84,65 @@ class _SegmentSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (alpha,) = ctx.saved_tensors
-        out = _empty_by_head(alpha)
+        out = _empty_by_head(alpha).copy_(grad)
         for head in range(alpha.size(1)):
-            out[:, head] = _softmax_gradient(alpha[:, head], grad[:, head].clone(), ctx.layout)
+            _softmax_gradient_(alpha[:, head], out[:, head], ctx.layout)
         return out, None
 
 
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, alpha: Tensor, x: Tensor, layout: EdgeLayout) -> Tensor:
-        ctx.save_for_backward(alpha, x)
-        ctx.layout = layout
-        return _sum(alpha, x, layout)
+        parts = _parts(x)
+        ctx.save_for_backward(alpha, *parts)
+        ctx.layout, ctx.shared = layout, x.dim() == 2
+        return _sum(alpha, parts, layout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        alpha, x = ctx.saved_tensors
+        alpha, *parts = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
-        grad_alpha = _empty_by_head(alpha) if ctx.needs_input_grad[0] else None
+        grad_alpha = _zeros_by_head(alpha) if ctx.needs_input_grad[0] else None
         gradients = []
         for head in range(alpha.size(1)):
             grad_head = grad[:, head].contiguous()
             if grad_alpha is not None:
-                grad_alpha[:, head] = sampled_product(layout.rowptr, layout.src, grad_head, _head(x, head))
+                sampled_product(layout.rowptr, layout.src, grad_head, _of(parts, head), out=grad_alpha[:, head])
             if ctx.needs_input_grad[1]:
                 gradients.append(_sum_back(alpha[:, head], grad_head, layout))
-        return grad_alpha, _joined(gradients, x), None
+        return grad_alpha, _joined(gradients, ctx.shared), None
 
 
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, x: Tensor, layout: EdgeLayout) -> tuple[Tensor, Tensor]:
-        alpha = _softmax(scores, layout)
-        ctx.save_for_backward(alpha, x)
-        ctx.layout = layout
+        alpha, parts = _softmax(scores, layout), _parts(x)
+        ctx.save_for_backward(alpha, *parts)
+        ctx.layout, ctx.shared = layout, x.dim() == 2
         ctx.set_materialize_grads(False)
-        return _sum(alpha, x, layout), alpha
+        return _sum(alpha, parts, layout), alpha
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, grad_alpha: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
-        alpha, x = ctx.saved_tensors
+        alpha, *parts = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
-        grad_scores = _empty_by_head(alpha) if ctx.needs_input_grad[0] else None
+        grad_scores = _zeros_by_head(alpha) if ctx.needs_input_grad[0] else None
         gradients = []
         for head in range(alpha.size(1)):
             grad_head = None if grad is None else grad[:, head].contiguous()
             if grad_scores is not None:
-                # The sampled product is ours alone: the softmax's gradient is worked out in its place.
-                if grad_head is None:
-                    pulled = torch.zeros_like(alpha[:, head])
-                else:
-                    pulled = sampled_product(layout.rowptr, layout.src, grad_head, _head(x, head))
+                # First the gradient of alpha, then, in its place, that of the scores.
+                pulled = grad_scores[:, head]
+                if grad_head is not None:
+                    sampled_product(layout.rowptr, layout.src, grad_head, _of(parts, head), out=pulled)
                 if grad_alpha is not None:
                     pulled += grad_alpha[:, head]
-                grad_scores[:, head] = _softmax_gradient(alpha[:, head], pulled, layout)
+                _softmax_gradient_(alpha[:, head], pulled, layout)
             if ctx.needs_input_grad[1] and grad_head is not None:
                 gradients.append(_sum_back(alpha[:, head], grad_head, layout))
-        return grad_scores, _joined(gradients, x), None
+        return grad_scores, _joined(gradients, ctx.shared), None
 
 
 def _softmax(scores: Tensor, layout: EdgeLayout) -> Tensor:
@@ -169,28 +169,36 @@ def _softmax_head(scores: Tensor, layout: EdgeLayout, out: Tensor) -> None:
     out.mul_(total.reciprocal_().index_select(0, layout.destination))
 
 
-def _softmax_gradient(alpha: Tensor, pulled: Tensor, layout: EdgeLayout) -> Tensor:
+def _softmax_gradient_(alpha: Tensor, pulled: Tensor, layout: EdgeLayout) -> None:
     """Turn ``pulled``, the gradient of ``alpha``, into that of the scores, in place."""
     pulled *= alpha
     total = segment_sum(pulled, layout.rowptr, layout.src, layout.num_src)
-    return pulled.addcmul_(alpha, total.index_select(0, layout.destination), value=-1)
+    pulled.addcmul_(alpha, total.index_select(0, layout.destination), value=-1)
 
 
-def _sum(alpha: Tensor, x: Tensor, layout: EdgeLayout) -> Tensor:
-    parts = [
-        product(layout.rowptr, layout.src, alpha[:, head], _head(x, head)) for head in range(alpha.size(1))
-    ]  # each [num_dst, channels]
-    return parts[0].unsqueeze(1) if len(parts) == 1 else torch.stack(parts, dim=1)
+def _parts(x: Tensor) -> list[Tensor]:
+    """Return each head's vectors, contiguous and kept so for backward; one for all if the heads share them."""
+    return [x.contiguous()] if x.dim() == 2 else [part.contiguous() for part in x.unbind(dim=1)]
+
+
+def _of(parts: list[Tensor], head: int) -> Tensor:
+    return parts[head % len(parts)]
+
+
+def _sum(alpha: Tensor, parts: list[Tensor], layout: EdgeLayout) -> Tensor:
+    heads = range(alpha.size(1))
+    sums = [product(layout.rowptr, layout.src, alpha[:, head], _of(parts, head)) for head in heads]
+    return sums[0].unsqueeze(1) if len(sums) == 1 else torch.stack(sums, dim=1)
 
 
 def _sum_back(alpha: Tensor, grad: Tensor, layout: EdgeLayout) -> Tensor:
     return product(layout.colptr, layout.dst, alpha.index_select(0, layout.transpose), grad)
 
 
-def _joined(gradients: list[Tensor], x: Tensor) -> Tensor | None:
+def _joined(gradients: list[Tensor], shared: bool) -> Tensor | None:
     if not gradients:
         return None
-    if x.dim() == 2:
+    if shared:
         total = gradients[0]
         for gradient in gradients[1:]:
             total += gradient
@@ -198,10 +206,10 @@ def _joined(gradients: list[Tensor], x: Tensor) -> Tensor | None:
     return gradients[0].unsqueeze(1) if len(gradients) == 1 else torch.stack(gradients, dim=1)
 
 
-def _head(x: Tensor, head: int) -> Tensor:
-    return (x if x.dim() == 2 else x[:, head]).contiguous()
-
-
 def _empty_by_head(like: Tensor) -> Tensor:
     """Return an empty ``[num_edges, heads]`` whose columns are contiguous."""
     return like.new_empty(like.size(1), like.size(0)).t()
+
+
+def _zeros_by_head(like: Tensor) -> Tensor:
+    return like.new_zeros(like.size(1), like.size(0)).t()

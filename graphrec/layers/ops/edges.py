@@ -156,6 +156,12 @@ class EdgeLayout:
         return torch.repeat_interleave(nodes, (self.rowptr[1:] - self.rowptr[:-1]).long(), output_size=self.num_edges)
 
     @cached_property
+    def cell(self) -> Tensor:
+        """Number of each edge's cell in a table of destinations by sources, ``destination * num_src + src``."""
+        dtype = _index_dtype(self.num_src * self.num_dst, 0, 0)
+        return self.destination.to(dtype) * self.num_src + self.src
+
+    @cached_property
     def num_occupied(self) -> int:
         """How many destinations have edges."""
         return int((self.rowptr[1:] > self.rowptr[:-1]).sum())
@@ -201,7 +207,7 @@ class EdgeLayout:
         It is made once for each ``edge_type`` (``[num_edges]``, in the caller's order) that is not written to.
 
         Raises:
-            ArgumentError: A wrong shape or type, or an edge type out of range.
+            ArgumentError: A wrong shape, type or device, or an edge type out of range.
         """
         key = None if edge_type.is_inference() else (edge_type._version, num_types)
         kept = self._kept.get("types")
@@ -215,6 +221,8 @@ class EdgeLayout:
             raise ArgumentError(f"edge_type must have shape [{self.num_edges}], got {list(edge_type.shape)}")
         if edge_type.dtype not in _INTEGERS:
             raise ArgumentError(f"edge_type must be integers, got {edge_type.dtype}")
+        if edge_type.device != self.src.device:
+            raise ArgumentError(f"edge_type must be on {self.src.device} like the edges, got {edge_type.device}")
         _check_bounds("edge_type", edge_type, num_types)
         index = self.arrange(edge_type).to(self.src.dtype)
         return EdgeLayout(num_types, self.num_dst, self.rowptr, index, self.permutation)

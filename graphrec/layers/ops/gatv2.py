@@ -14,7 +14,7 @@ from graphrec.layers.ops.kernels import product, working_dtype
 from graphrec.layers.ops.standalone import standalone
 
 # Numbers a block may hold: what fits into a processor's second cache.
-BLOCK_NUMBERS = 1 << 18
+BLOCK_NUMBERS = 1 << 17
 
 
 @standalone
@@ -66,11 +66,11 @@ class _Gatv2Scores(torch.autograd.Function):
         ctx.layout, ctx.types, ctx.negative_slope = layout, types, negative_slope
         heads, channels = att.shape
         scores = att.new_empty(heads, layout.num_edges)
+        index = (layout.src, layout.destination, types.src)
         for head in range(heads):
-            parts = _parts(head, source, destination, vectors)
+            tables = _tables(head, source, destination, vectors)
             for start, end in _blocks(layout.num_edges, channels):
-                index = (layout.src[start:end], layout.destination[start:end], types.src[start:end])
-                hidden = F.leaky_relu_(_hidden(parts, index), negative_slope)
+                hidden = F.leaky_relu_(_hidden(tables, index, start, end), negative_slope)
                 torch.mv(hidden, att[head], out=scores[head, start:end])
         return scores.t()
 
@@ -82,66 +82,72 @@ class _Gatv2Scores(torch.autograd.Function):
         types: EdgeLayout = ctx.types
         to_att, to_source = torch.zeros_like(att), torch.empty_like(source)
         to_destination, to_vectors = torch.empty_like(destination), torch.empty_like(vectors)
-        transposed = (layout.src.index_select(0, layout.transpose), layout.dst)
-        transposed_types = types.src.index_select(0, layout.transpose)
         by_destination = (layout.src, layout.destination, types.src)
-        by_source = (*transposed, transposed_types)
+        by_source = tuple(part.index_select(0, layout.transpose) for part in by_destination)
         for head in range(att.size(0)):
-            parts = _parts(head, source, destination, vectors)
+            tables = _tables(head, source, destination, vectors)
             weight = grad[:, head].contiguous()
-            slopes = _Slopes(parts, att[head], ctx.negative_slope)
-            table = torch.zeros_like(parts[2])
-            to_destination[:, head] = slopes.sum(by_destination, layout.rowptr, weight, to_att[head], table)
-            to_vectors[:, head] = table
-            to_source[:, head] = slopes.sum(by_source, layout.colptr, weight.index_select(0, layout.transpose))
+            slopes = _Slopes(tables, ctx.negative_slope)
+            by_type = torch.zeros_like(vectors[:, head])
+            total = slopes.sum(by_destination, layout.rowptr, weight, to_att[head], by_type)
+            if vectors.size(0) == 1:
+                by_type = total.sum(dim=0, keepdim=True)
+            to_destination[:, head] = total.mul_(att[head])
+            to_vectors[:, head] = by_type.mul_(att[head])
+            total = slopes.sum(by_source, layout.colptr, weight.index_select(0, layout.transpose))
+            to_source[:, head] = total.mul_(att[head])
         return to_att, to_source, to_destination, to_vectors, None, None, None
 
 
 class _Slopes:
-    """Sums of ``weight_e · att ⊙ LeakyReLU'(z_e)`` over segments of edges, a block at a time."""
+    """Sums of ``weight_e · LeakyReLU'(z_e)`` over segments of edges, a block at a time."""
 
-    def __init__(self, parts: tuple[Tensor, Tensor, Tensor], att: Tensor, negative_slope: float) -> None:
-        self.parts = parts
-        self.att = att
+    def __init__(self, tables: list[Tensor], negative_slope: float) -> None:
+        self.tables = tables
         self.negative_slope = negative_slope
+        self.channels = tables[0].size(1)
+        self.ones = torch.ones_like(tables[0][:1]).expand(max(BLOCK_NUMBERS // self.channels, 1), -1).contiguous()
 
     def sum(
         self,
-        index: tuple[Tensor, Tensor, Tensor],
+        index: tuple[Tensor, ...],
         ptr: Tensor,
         weight: Tensor,
         to_att: Tensor | None = None,
-        to_types: Tensor | None = None,
+        by_type: Tensor | None = None,
     ) -> Tensor:
         """Return the sum of each segment, ``[num_segments, channels]``; add up the other gradients on the way."""
-        out = self.parts[0].new_zeros(ptr.numel() - 1, self.att.numel())
-        for start, end in _blocks(weight.numel(), self.att.numel()):
-            block = tuple(part[start:end] for part in index)
-            hidden = _hidden(self.parts, block)
+        out = self.ones.new_zeros(ptr.numel() - 1, self.channels)
+        for start, end in _blocks(weight.numel(), self.channels):
+            hidden = _hidden(self.tables, index, start, end)
             share = weight[start:end]
-            negative = hidden <= 0
+            # The derivative in the form of a backward pass over ones: the only one that torch vectorises.
+            slope = torch.ops.aten.leaky_relu_backward(self.ones[: end - start], hidden, self.negative_slope, False)
             if to_att is not None:
-                to_att += share @ F.leaky_relu(hidden, self.negative_slope)
-            slope = torch.where(negative, self.att * self.negative_slope, self.att)  # [block, channels]
-            if to_types is not None:
-                to_types.index_add_(0, block[2], slope * share.unsqueeze(1))
+                to_att += share @ hidden.mul_(slope)
+            if by_type is not None and by_type.size(0) > 1:
+                by_type.index_add_(0, index[2][start:end], slope * share.unsqueeze(1))
             # The segments that this block meets; the first and the last may go on beyond it.
             bounds = torch.tensor([start, end - 1], dtype=ptr.dtype, device=ptr.device)
             first, last = (torch.searchsorted(ptr, bounds, right=True) - 1).tolist()
-            local = (ptr[first : last + 2] - start).clamp(0, end - start)
+            local = (ptr[first : last + 2] - start).clamp_(0, end - start)
             columns = torch.arange(end - start, dtype=ptr.dtype, device=ptr.device)
             out[first : last + 1] += product(local, columns, share, slope)
         return out
 
 
-def _parts(head: int, *tables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    source, destination, vectors = (table[:, head].contiguous() for table in tables)
-    return source, destination, vectors
+def _tables(head: int, source: Tensor, destination: Tensor, vectors: Tensor) -> list[Tensor]:
+    if vectors.size(0) == 1:  # one type for all edges: add its vector to the nodes instead
+        return [source[:, head].contiguous(), destination[:, head] + vectors[:, head]]
+    return [table[:, head].contiguous() for table in (source, destination, vectors)]
 
 
-def _hidden(parts: tuple[Tensor, Tensor, Tensor], index: tuple[Tensor, ...]) -> Tensor:
-    source, destination, vectors = (part.index_select(0, edges) for part, edges in zip(parts, index, strict=True))
-    return source.add_(destination).add_(vectors)
+def _hidden(tables: list[Tensor], index: tuple[Tensor, ...], start: int, end: int) -> Tensor:
+    """Return the sum of the vectors of a block of edges, ``[end - start, channels]``."""
+    hidden = tables[0].index_select(0, index[0][start:end])
+    for table, edges in zip(tables[1:], index[1:], strict=False):
+        hidden += table.index_select(0, edges[start:end])
+    return hidden
 
 
 def _blocks(num_edges: int, channels: int) -> list[tuple[int, int]]:

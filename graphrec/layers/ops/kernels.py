@@ -36,14 +36,15 @@ def product(ptr: Tensor, col: Tensor, weight: Tensor, x: Tensor) -> Tensor:
     return _csr(ptr, col, weight.contiguous(), x.size(0)) @ x
 
 
-def sampled_product(ptr: Tensor, col: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Return ``out_e = left[row_e] · right[col_e]``, ``[num_edges]``."""
-    if not col.numel():
-        return left.new_zeros(0)
-    # Zeros: beta = 0 does not keep the NaN of memory never written out of the sum.
-    out = _csr(ptr, col, left.new_zeros(col.numel()), right.size(0))
-    torch.sparse.sampled_addmm(out, left.contiguous(), right.contiguous().t(), beta=0.0, out=out)
-    return out.values()
+def sampled_product(ptr: Tensor, col: Tensor, left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return ``out_e = left[row_e] · right[col_e]``, ``[num_edges]``; ``out``, if given, must hold zeros."""
+    if out is None:
+        out = left.new_zeros(col.numel())
+    if col.numel():
+        # Zeros: beta = 0 does not keep the NaN of memory never written out of the sum.
+        matrix = _csr(ptr, col, out, right.size(0))
+        torch.sparse.sampled_addmm(matrix, left.contiguous(), right.contiguous().t(), beta=0.0, out=matrix)
+    return out
 
 
 def segment_sum(values: Tensor, ptr: Tensor, col: Tensor, num_cols: int) -> Tensor:

@@ -210,3 +210,19 @@ def as_layout(offsets: Tensor | SequenceLayout, total: int) -> SequenceLayout:
     if offsets.total != total:
         raise ArgumentError(f"the sequence layout is for {offsets.total} entries, x has {total}")
     return offsets
+
+
+def as_offsets(offsets: Tensor | SequenceLayout, total: int) -> Tensor:
+    """Return checked offsets, int64 ``[batch_size + 1]``, without grouping the rows.
+
+    Raises:
+        ArgumentError: Offsets, or a layout, of another number of entries.
+
+    Example:
+        >>> as_offsets(as_layout(torch.tensor([0, 2, 3]), total=3), total=3).tolist()
+        [0, 2, 3]
+    """
+    if not isinstance(offsets, Tensor):
+        return as_layout(offsets, total).offsets
+    check_offsets(offsets, total)
+    return offsets.long()

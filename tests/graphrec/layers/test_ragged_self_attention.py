@@ -255,6 +255,8 @@ def test_what_does_not_fit_is_refused():
         layer(x, OFFSETS)
     with pytest.raises(ArgumentError, match=r"query_times must have shape \[37\], got \[36\]"):
         layer(x, OFFSETS, times, times[1:])
+    with pytest.raises(ArgumentError, match="times must be finite, got nan at entry 2"):
+        layer(x, OFFSETS, torch.where(torch.arange(TOTAL) == 2, torch.nan, times))
     with pytest.raises(ArgumentError, match="return_attention_weights needs last_only=True"):
         layer(x, OFFSETS, times, return_attention_weights=True)
     for options, message in (
@@ -267,3 +269,15 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(ArgumentError, match=message):
             RaggedSelfAttention(**{"channels": 6, **options})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("options", VARIANTS)
+def test_a_gpu_agrees(options):
+    layer, (x, times, _) = make(torch.float32, **options), data(torch.float32)
+    expected = [layer(x, OFFSETS, times), layer(x, OFFSETS, times, last_only=True)]
+    layer.cuda()
+    there = x.cuda(), OFFSETS.cuda(), times.cuda()
+    for out, here in zip([layer(*there), layer(*there, last_only=True)], expected, strict=True):
+        torch.testing.assert_close(out.cpu(), here, atol=1e-4, rtol=1e-4)

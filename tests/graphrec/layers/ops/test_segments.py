@@ -113,3 +113,13 @@ def test_what_does_not_fit_is_refused():
         check_offsets(torch.tensor([0.0, 4.0]))
     with pytest.raises(ArgumentError, match=r"got torch.int64 \[0\]"):
         check_offsets(torch.tensor([], dtype=torch.int64))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", NORMALISERS)
+def test_a_gpu_agrees(name):
+    torch.manual_seed(0)
+    scores = torch.randn(9, 2)
+    there = NORMALISERS[name](scores.cuda(), OFFSETS.cuda())
+    torch.testing.assert_close(there.cpu(), NORMALISERS[name](scores, OFFSETS))
