@@ -30,9 +30,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv, GATv2Conv, HGTConv, RGATConv, TransformerConv
+from torch_geometric.nn import GATConv, GATv2Conv, HGTConv, LGConv, RGATConv, TransformerConv
 
-from graphrec.layers import RelationAttentionConv
+from graphrec.layers import HeteroAttentionConv, LightGCNConv, RelationAttentionConv
 from graphrec.layers.ops import EdgeLayout
 
 PATIENCE = 10.0
@@ -128,11 +128,26 @@ def rgat(graph: Graph, width: int, heads: int) -> tuple[nn.Module, Any]:
     return conv, lambda x: conv(x, graph.edge_index, graph.edge_type)
 
 
-def hgt(graph: Graph, width: int, heads: int) -> tuple[nn.Module, Any]:
-    """PyG's typed attention, one type of node and one of edge."""
-    edge = ("node", "to", "node")
-    conv = HGTConv(width, width, (["node"], [edge]), heads=heads)
-    return conv, lambda x: conv({"node": x}, {edge: graph.edge_index})["node"]
+def typed(conv_class: Callable[..., nn.Module]) -> Callable[[Graph, int, int], tuple[nn.Module, Any]]:
+    """A layer that reads dictionaries: one type of node, and the graph's types of edges."""
+
+    def make(graph: Graph, width: int, heads: int) -> tuple[nn.Module, Any]:
+        names = [("node", str(number), "node") for number in range(graph.num_types)]
+        edges = {name: graph.edge_index[:, graph.edge_type == number] for number, name in enumerate(names)}
+        conv = conv_class(width, width, (["node"], names), heads=heads)
+        return conv, lambda x: conv({"node": x}, edges)["node"]
+
+    return make
+
+
+def linear(conv: Any) -> Callable[[Graph, int, int], tuple[nn.Module, Any]]:
+    """Propagation without weights; heads mean nothing to it."""
+
+    def make(graph: Graph, width: int, heads: int) -> tuple[nn.Module, Any]:
+        module = conv(width)
+        return module, lambda x: module(x, graph.edge_index)
+
+    return make
 
 
 LAYERS: dict[str, tuple[Callable[[Graph, int, int], tuple[nn.Module, Any]], dict[str, Any]]] = {
@@ -146,12 +161,14 @@ LAYERS: dict[str, tuple[Callable[[Graph, int, int], tuple[nn.Module, Any]], dict
     ),
     "RelationAttentionConv(dot)": (
         relation_attention("dot", relations=False),
-        {"TransformerConv": plain(TransformerConv, root_weight=False), "HGTConv": hgt},
+        {"TransformerConv": plain(TransformerConv, root_weight=False)},
     ),
     "RelationAttentionConv(gatv2)": (
         relation_attention("gatv2", relations=False),
         {"GATv2Conv": plain(GATv2Conv, add_self_loops=False)},
     ),
+    "HeteroAttentionConv": (typed(HeteroAttentionConv), {"HGTConv": typed(HGTConv)}),
+    "LightGCNConv": (linear(LightGCNConv), {"LGConv": linear(lambda width: LGConv())}),
 }
 
 
@@ -279,11 +296,10 @@ def measure(graph: Graph, width: int, heads: int, layer: str, peer: str, repeats
 
 def show(row: Row) -> None:
     """Print a row."""
-    peer = (
-        "peer failed"
-        if row.peer_seconds is None or row.peer_extra_bytes is None
-        else f"{row.peer_seconds:7.3f} s  {row.ratio:5.1f}x   memory 1/{row.peer_extra_bytes / row.extra_bytes:.1f}"
-    )
+    peer = "peer failed"
+    if row.peer_seconds is not None and row.peer_extra_bytes is not None:
+        memory = row.peer_extra_bytes / max(row.extra_bytes, 1)
+        peer = f"{row.peer_seconds:7.3f} s  {row.ratio:5.1f}x   memory 1/{memory:.1f}"
     print(
         f"{row.graph:18s} {row.width:4d} wide {row.heads} heads  {row.layer:42s} {row.seconds:7.3f} s  "
         f"{row.bound_ratio:4.2f} of the bound  first +{row.first_seconds:.2f} s  {row.extra_bytes / 2**20:6.0f} MiB  "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_range
@@ -127,20 +129,21 @@ class KnowledgeGraphEncoder(nn.Module):
         for conv in (*self.sides, *self.hops):
             conv.reset_parameters()
 
-    def forward(self, *items: Tensor) -> list[Tensor]:
+    def forward(self, *items: Tensor, rows: Sequence[Tensor | None] | None = None) -> list[Tensor]:
         """Return :math:`k_i` once for each side.
 
         Args:
             items: The item vectors that attend, one ``[num_items, dim]`` for each side.
+            rows: Which items these are, int64, for each side; ``None`` means all. A step of training needs few.
 
         Returns:
-            As many tensors ``[num_items, dim]``; rows of items without edges are zero.
+            As many tensors of the same shapes; rows of items without edges are zero.
         """
-        layout = self._layout("item", self.entities.numel(), self.num_items)
         # Unbound once: the gradient of an index would fill a whole table for each side.
         sides = zip(self.entity.unbind(), self.gates.unbind(), items, self.sides, strict=True)
         return [
-            gate * conv((self._hop(entity), item), layout, self.item_edge_type) for entity, gate, item, conv in sides
+            gate * conv((self._hop(entity), item), *self._edges_into(at))
+            for (entity, gate, item, conv), at in zip(sides, rows or [None] * len(items), strict=True)
         ]
 
     def _hop(self, x: Tensor) -> Tensor:
@@ -151,11 +154,25 @@ class KnowledgeGraphEncoder(nn.Module):
 
     def attention(self, item: Tensor, side: int = 0) -> ItemEdges:
         """Return the last hop's edges with the attention that ``item`` vectors pay on ``side``."""
-        layout = self._layout("item", self.entities.numel(), self.num_items)
         x = (self._hop(self.entity[side]), item)
-        _, alpha = self.sides[side](x, layout, self.item_edge_type, return_attention_weights=True)
+        _, alpha = self.sides[side](x, *self._edges_into(None), return_attention_weights=True)
         source, destination = self.item_edges
         return ItemEdges(self.entities[source], self.item_edge_type, destination, alpha.mean(dim=1))
+
+    def _edges_into(self, items: Tensor | None) -> tuple[EdgeLayout, Tensor]:
+        """Return the edges into some items, or into all, and their types."""
+        layout = self._layout("item", self.entities.numel(), self.num_items)
+        if items is None:
+            return layout, self.item_edge_type
+        start = layout.rowptr[items].long()
+        lengths = layout.rowptr[items + 1].long() - start
+        rowptr = F.pad(lengths.cumsum(0), (1, 0))
+        position = torch.repeat_interleave(start - rowptr[:-1], lengths)
+        position += torch.arange(position.numel(), device=position.device)
+        return (
+            EdgeLayout.from_rowptr(rowptr, layout.src[position], layout.num_src),
+            self.item_edge_type[layout.order[position]],
+        )
 
     def _layout(self, kind: str, num_src: int, num_dst: int) -> EdgeLayout:
         # Sorted once a device; the triples never change.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ class HeteroAttentionConv(_FusedConv):
 
     the softmax running over the edges of all types. Where input and output are equally wide,
     :math:`g \, y_d + (1 - g) \, x_d` is returned, with a gate :math:`g = \operatorname{sigmoid}(s_\delta)`. Keys and
-    values are mapped once for each node and edge type, never for each edge.
+    values are mapped once for each node that an edge type leaves, never for each edge.
 
     Args:
         in_channels: Width of the node vectors; a mapping if it differs between node types.
@@ -152,8 +152,8 @@ class HeteroAttentionConv(_FusedConv):
         query = torch.cat(
             [self._by_head(lin(x_dict[n])) for n, lin in zip(self.destinations, self.lin_query, strict=True)]
         )
-        key, value = self._keys_and_values(x_dict, list(edge_index_dict))
-        layout = self._layout(x_dict, edge_index_dict)
+        layout, used = self._layout(x_dict, edge_index_dict)
+        key, value = self._keys_and_values(x_dict, list(edge_index_dict), used)
         summed, alpha = self._attend(dot_scores(query, key, layout), value, layout)
 
         out = {}
@@ -168,46 +168,67 @@ class HeteroAttentionConv(_FusedConv):
         sizes = [edge_index.size(1) for edge_index in edge_index_dict.values()]
         return out, dict(zip(edge_index_dict, layout.restore(alpha).split_with_sizes(sizes), strict=True))
 
-    def _keys_and_values(self, x_dict: Mapping[str, Tensor], edge_types: list[EdgeType]) -> tuple[Tensor, Tensor]:
+    def _keys_and_values(
+        self, x_dict: Mapping[str, Tensor], edge_types: list[EdgeType], used: list[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
         """Return keys and values of the sources of each edge type, one type after the other."""
-        mapped = {
-            name: self.lin_key_value[self.sources.index(name)](x_dict[name])
-            for name in {edge_type[0] for edge_type in edge_types}
-        }
-        scale = (self.out_channels // self.heads) ** -0.5
-        keys, values = [self.prior.new_zeros(0, self.heads, self.out_channels // self.heads)], []
-        values.append(keys[0])
-        for edge_type in edge_types:
+        size = self.out_channels // self.heads
+        keys, values = [self.prior.new_zeros(0, self.out_channels)], [self.prior.new_zeros(0, self.out_channels)]
+        for edge_type, nodes in zip(edge_types, used, strict=True):
             number = self.edge_types.index(tuple(edge_type))
-            key, value = (self._by_head(part) for part in mapped[edge_type[0]].chunk(2, dim=1))
-            to_key = self.key_relation[number] * (self.prior[number] * scale).view(-1, 1, 1)
-            keys.append(torch.einsum("nhd,hde->nhe", key, to_key))
-            values.append(torch.einsum("nhd,hde->nhe", value, self.value_relation[number]))
-        return torch.cat(keys), torch.cat(values)
+            lin = cast(nn.Linear, self.lin_key_value[self.sources.index(edge_type[0])])
+            x = x_dict[edge_type[0]]
+            x = x if nodes is None else x.index_select(0, nodes)
+            to_key = self.key_relation[number] * (self.prior[number] * size**-0.5).view(-1, 1, 1)
+            weights, biases = lin.weight.chunk(2), lin.bias.chunk(2)
+            for out, weight, bias, relation in zip(
+                (keys, values), weights, biases, (to_key, self.value_relation[number]), strict=True
+            ):
+                # (x K) A = x (K A): the two maps become one, which is small, before they meet the nodes.
+                joined = torch.einsum("hdi,hde->hei", weight.view(self.heads, size, -1), relation)
+                shift = torch.einsum("hd,hde->he", bias.view(self.heads, size), relation)
+                out.append(F.linear(x, joined.flatten(0, 1), shift.flatten()))
+        return self._by_head(torch.cat(keys)), self._by_head(torch.cat(values))
 
-    def _layout(self, x_dict: Mapping[str, Tensor], edge_index_dict: Mapping[EdgeType, Tensor]) -> EdgeLayout:
+    def _layout(
+        self, x_dict: Mapping[str, Tensor], edge_index_dict: Mapping[EdgeType, Tensor]
+    ) -> tuple[EdgeLayout, list[Tensor | None]]:
+        """Return the layout of all edges, and the nodes of each type that are sources, ``None`` for all of them."""
         starts, total = {}, 0
         for name in self.destinations:
             starts[name] = total
             total += x_dict[name].size(0)
-        parts, shape = list(edge_index_dict.values()), []
+        parts, shapes = list(edge_index_dict.values()), []
         for edge_type, edge_index in edge_index_dict.items():
-            sizes = (x_dict[edge_type[0]].size(0), x_dict[edge_type[2]].size(0))
-            shape.append((*sizes, starts[edge_type[2]], None if edge_index.is_inference() else edge_index._version))
-        key = (tuple(shape), total)
+            version = None if edge_index.is_inference() else edge_index._version
+            shapes.append((x_dict[edge_type[0]].size(0), x_dict[edge_type[2]].size(0), starts[edge_type[2]], version))
+        key = (tuple(shapes), total)
         kept = _JOINED.get(parts[0]) if parts else None
-        if kept is not None and kept[0] == key and all(a() is b for a, b in zip(kept[1], parts, strict=True)):
-            layout: EdgeLayout = kept[2]
-            return layout
-        joined, num_src = [torch.empty(2, 0, dtype=torch.int64, device=self.prior.device)], 0
-        for edge_index, (sources, destinations, start, _) in zip(parts, shape, strict=True):
+        if kept is None or kept[0] != key or not all(a() is b for a, b in zip(kept[1], parts, strict=True)):
+            kept = (key, [weakref.ref(part) for part in parts], *self._join(parts, shapes, total))
+            if parts and all(shape[3] is not None for shape in shapes):
+                _JOINED[parts[0]] = kept
+        return kept[2], kept[3]
+
+    def _join(
+        self, parts: list[Tensor], shapes: list[tuple[int, int, int, int | None]], num_dst: int
+    ) -> tuple[EdgeLayout, list[Tensor | None]]:
+        joined = [torch.empty(2, 0, dtype=torch.int64, device=self.prior.device)]
+        used: list[Tensor | None] = []
+        num_src = 0
+        for edge_index, (sources, destinations, start, _) in zip(parts, shapes, strict=True):
             EdgeLayout.from_edge_index(edge_index, sources, destinations)  # names what is out of range
-            joined.append(edge_index.long() + torch.tensor([[num_src], [start]], device=edge_index.device))
-            num_src += sources
-        layout = EdgeLayout.from_edge_index(torch.cat(joined, dim=1), num_src, total)
-        if parts and not any(part.is_inference() for part in parts):
-            _JOINED[parts[0]] = (key, [weakref.ref(part) for part in parts], layout)
-        return layout
+            source, destination = edge_index.long()
+            nodes, place = torch.unique(source, return_inverse=True)
+            if 2 * nodes.numel() > sources:  # picking rows is worth its while only if it leaves most out
+                used.append(None)
+                joined.append(torch.stack([source + num_src, destination + start]))
+                num_src += sources
+            else:
+                used.append(nodes)
+                joined.append(torch.stack([place + num_src, destination + start]))
+                num_src += nodes.numel()
+        return EdgeLayout.from_edge_index(torch.cat(joined, dim=1), num_src, num_dst), used
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.reshape(-1, self.heads, self.out_channels // self.heads)

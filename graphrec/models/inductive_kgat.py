@@ -150,17 +150,25 @@ class InductiveKGAT(GradientRecommender):
 
     # Vectors
 
-    def item_vectors(self) -> tuple[Tensor, Tensor]:
-        """Return ``(h, g)``: the items as parts of a history and as candidates, each ``[num_items, dim]``."""
-        if self.kg is None:
-            return self.item, self.item if self.candidate is None else self.candidate
+    def item_vectors(self, inputs: Tensor | None = None, candidates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return ``(h, g)``: the items as parts of a history and as candidates, each ``[num_items, dim]``.
+
+        Args:
+            inputs: Which rows of ``h`` to make, int64; ``None`` means all.
+            candidates: Which rows of ``g``; the same as ``inputs`` where the two share their vectors.
+        """
+        h = _at(self.item, inputs)
         if self.candidate is None:
-            h = self.item + self.kg(self.item)[0]
+            if self.kg is not None:
+                h = h + self.kg(h, rows=[inputs])[0]
             return h, h
+        g = _at(self.candidate, candidates)
+        if self.kg is None:
+            return h, g
         if not self.attend_candidates:
-            return self.item + self.kg(self.item)[0], self.candidate
-        history_side, candidate_side = self.kg(self.item, self.candidate)
-        return self.item + history_side, self.candidate + candidate_side
+            return h + self.kg(h, rows=[inputs])[0], g
+        history_side, candidate_side = self.kg(h, g, rows=[inputs, candidates])
+        return h + history_side, g + candidate_side
 
     def user_vectors(self, histories: Histories, h: Tensor) -> Tensor:
         """Pool each history over the item vectors ``h``; ``[batch_size, dim]``, zeros for an empty history."""
@@ -216,21 +224,20 @@ class InductiveKGAT(GradientRecommender):
         """Softmax loss of whole histories, given a random part of each."""
         device = self.item.device
         shown = torch.rand(histories.items.numel(), generator=generator).to(device) < self.keep
-        h, g = self.item_vectors()
-        user = F.normalize(self.user_vectors(histories.keep(shown), h), dim=1)
+        past = histories.keep(shown)
         negatives = self.negatives(self.num_negatives, generator)
         drawn = negatives.items.to(device)
-        # Normalise where there are fewer rows: the catalogue, or what a step gathers from it.
-        if self.num_items <= histories.items.numel() + drawn.numel():
-            g = F.normalize(g, dim=1)
-            targets, rivals = g.index_select(0, histories.items), g.index_select(0, drawn)
-        else:
-            targets = F.normalize(g.index_select(0, histories.items), dim=1)
-            rivals = F.normalize(g.index_select(0, drawn), dim=1)
+        inputs, read = self._rows_of(past.items)
+        candidates, position = self._rows_of(torch.cat([histories.items, drawn]))
+        h, g = self.item_vectors(inputs, candidates)
+        attention_bias = None if self.attention_bias is None else _at(self.attention_bias, inputs)
+        user = F.normalize(self.pool(h, read, past.offsets, attention_bias), dim=1)
+        g = F.normalize(g, dim=1)
+        target, rival = position.tensor_split([histories.items.numel()])
         return sampled_softmax(
             user,
-            targets,
-            rivals,
+            g.index_select(0, target),
+            g.index_select(0, rival),
             negatives.log_q.to(device),
             rows=histories.rows,
             weights=histories.lengths.clamp(min=1).to(user.dtype).pow(-self.target_power)[histories.rows],
@@ -240,3 +247,17 @@ class InductiveKGAT(GradientRecommender):
             negative_items=drawn,
             temperature=self.temperature,
         )
+
+    def _rows_of(self, items: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return the rows of a table that ``items`` need, ``None`` for all, and the place of each item among them.
+
+        All, too, where inputs and candidates share their vectors, and so must be the same rows.
+        """
+        if self.candidate is None or items.numel() >= self.num_items:
+            return None, items
+        rows, place = torch.unique(items, return_inverse=True)
+        return rows, place
+
+
+def _at(table: Tensor, rows: Tensor | None) -> Tensor:
+    return table if rows is None else table.index_select(0, rows)

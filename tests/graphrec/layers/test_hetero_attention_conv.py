@@ -150,3 +150,16 @@ def test_settings_that_do_not_fit_are_refused():
         HeteroAttentionConv({"user": 4, "item": 4}, 4, METADATA)
     with pytest.raises(ArgumentError, match="at least one edge type"):
         HeteroAttentionConv(4, 4, (["user"], []))
+
+
+def test_few_sources_among_many_nodes_take_another_way_to_the_same_sum():
+    torch.manual_seed(0)
+    conv = HeteroAttentionConv(IN, OUT, (["node"], EDGES), HEADS)
+    x, edge_index = torch.randn(7, IN), torch.tensor([[5, 1, 5], [0, 0, 2]])
+    many = torch.cat([edge_index, torch.arange(7).repeat(2, 1)], dim=1)  # all are sources; each meets itself too
+    few, _ = conv._layout({"node": x}, {EDGES[0]: edge_index})
+    assert few.num_src == 2
+    assert conv._layout({"node": x}, {EDGES[0]: many})[0].num_src == 7
+    out = conv({"node": x}, {EDGES[0]: edge_index})["node"]
+    picked = conv({"node": x[[5, 1, 0, 2]]}, {EDGES[0]: torch.tensor([[0, 1, 0], [2, 2, 3]])})["node"]
+    torch.testing.assert_close(out[[0, 2]], picked[2:])

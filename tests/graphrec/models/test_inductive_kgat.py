@@ -8,6 +8,7 @@ from cases.model_case import GradientCase
 from graphrec.errors import ArgumentError
 from graphrec.evaluation.topk import top_k
 from graphrec.histories import Histories
+from graphrec.layers import HistoryAttentionPooling
 from graphrec.models import InductiveKGAT, inductive_kgat
 from kg_loaders.synthetic import cold_items
 
@@ -102,8 +103,13 @@ def test_training_shows_a_part_of_each_history_and_asks_for_all_of_it(monkeypatc
     model = InductiveKGAT.from_graph(planted_graph(), dim=8, keep=0.5)
     histories = histories_of(planted_graph())
     shown, asked = [], []
-    pool, softmax = InductiveKGAT.user_vectors, inductive_kgat.sampled_softmax
-    monkeypatch.setattr(InductiveKGAT, "user_vectors", lambda self, part, h: shown.append(part) or pool(self, part, h))
+    pool, softmax = HistoryAttentionPooling.forward, inductive_kgat.sampled_softmax
+
+    def spy(self, x, items, offsets, bias=None):
+        shown.append(Histories(items, offsets))
+        return pool(self, x, items, offsets, bias)
+
+    monkeypatch.setattr(HistoryAttentionPooling, "forward", spy)
     monkeypatch.setattr(
         inductive_kgat, "sampled_softmax", lambda *a, **k: asked.append(k["positive_items"]) or softmax(*a, **k)
     )
@@ -141,3 +147,23 @@ def test_values_outside_their_range_are_refused(options):
 def test_triples_with_an_unknown_relation_are_refused():
     with pytest.raises(ArgumentError, match="num_relations is 1"):
         InductiveKGAT(3, 1, torch.tensor([[0, 1, 3]]))
+
+
+@pytest.mark.parametrize("options", [{}, {"hops": 2}, {"attend_candidates": False}, {"attend_history": False}])
+def test_a_step_that_makes_few_rows_equals_one_that_makes_all(options, monkeypatch):
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(graph, dim=8, num_negatives=20, **options).double()
+    histories = histories_of(graph).select(torch.tensor([3, 50, 7]))
+    results = []
+    for rows_of in (InductiveKGAT._rows_of, lambda self, items: (None, items)):
+        monkeypatch.setattr(InductiveKGAT, "_rows_of", rows_of)
+        model.zero_grad()
+        loss = model.loss(histories, torch.Generator().manual_seed(1))
+        loss.backward()
+        results.append((loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}))
+    (few_loss, few), (all_loss, every) = results
+    torch.testing.assert_close(few_loss, all_loss)
+    assert few.keys() == every.keys()
+    for name, gradient in every.items():
+        torch.testing.assert_close(few[name], gradient, msg=name)
