@@ -6,11 +6,16 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from cases.planted_folder import write_planted
 
 from graphrec.cli import main
 from graphrec.experiment import RunFolder
+from graphrec.histories import Histories
+from kg_loaders import RecGraph
+from kg_loaders.synthetic import planted
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -44,3 +49,28 @@ def test_train_script_ends_with_the_weights_and_figures_of_the_command(
     capsys.readouterr()
     load("evaluate").main(str(tmp_path / "script"))
     assert f"recall@20 {script.metrics['test']['recall@20']:.4f}" in capsys.readouterr().out
+
+
+class Knowing:
+    """Scores as the answers are."""
+
+    def __init__(self, graph: RecGraph) -> None:
+        self.answers = torch.zeros(graph.num_users, graph.num_items)
+        self.answers[graph.interactions.user, graph.interactions.item] = 1.0
+
+    def score(self, histories: Histories) -> torch.Tensor:
+        assert histories.user_index is not None
+        return self.answers[histories.user_index]
+
+
+def test_cold_items_lose_all_interactions_and_their_recall_is_counted_among_them() -> None:
+    script = load("measure_cold_items")
+    before = planted(num_users=30, num_items=40, num_cold_items=0)
+    graph, cold = script.make_cold(before, 0.2, seed=1)
+    assert len(cold) == 8
+    assert not np.isin(graph.part("train", "valid").item, cold).any()
+    assert np.isin(graph.part("test").item, cold).all()
+    assert len(graph.interactions) == len(before.interactions)
+    assert script.recall(Knowing(graph), graph, cold, k=3, seed=0) == 1.0
+    by_chance = script.recall(None, graph, cold, k=3, seed=0)
+    assert 0.2 < by_chance < 0.6  # three of eight

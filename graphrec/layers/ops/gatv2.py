@@ -64,15 +64,14 @@ class _Gatv2Scores(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(att, source, destination, vectors)
         ctx.layout, ctx.types, ctx.negative_slope = layout, types, negative_slope
-        heads, channels = att.shape
-        scores = att.new_empty(heads, layout.num_edges)
         index = (layout.src, layout.destination, types.src)
-        for head in range(heads):
-            tables = _tables(head, source, destination, vectors)
-            for start, end in _blocks(layout.num_edges, channels):
-                hidden = F.leaky_relu_(_hidden(tables, index, start, end), negative_slope)
-                torch.mv(hidden, att[head], out=scores[head, start:end])
-        return scores.t()
+        tables = _tables(source, destination, vectors)
+        by_head = _by_head(att)
+        scores = att.new_empty(layout.num_edges, att.size(0))
+        for start, end in _blocks(layout.num_edges, att.numel()):
+            hidden = F.leaky_relu_(_hidden(tables, index, start, end), negative_slope)
+            torch.mm(hidden, by_head, out=scores[start:end])
+        return scores
 
     @staticmethod
     @once_differentiable
@@ -80,33 +79,28 @@ class _Gatv2Scores(torch.autograd.Function):
         att, source, destination, vectors = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
         types: EdgeLayout = ctx.types
-        to_att, to_source = torch.zeros_like(att), torch.empty_like(source)
-        to_destination, to_vectors = torch.empty_like(destination), torch.empty_like(vectors)
         by_destination = (layout.src, layout.destination, types.src)
         by_source = tuple(part.index_select(0, layout.transpose) for part in by_destination)
-        for head in range(att.size(0)):
-            tables = _tables(head, source, destination, vectors)
-            weight = grad[:, head].contiguous()
-            slopes = _Slopes(tables, ctx.negative_slope)
-            by_type = torch.zeros_like(vectors[:, head])
-            total = slopes.sum(by_destination, layout.rowptr, weight, to_att[head], by_type)
-            if vectors.size(0) == 1:
-                by_type = total.sum(dim=0, keepdim=True)
-            to_destination[:, head] = total.mul_(att[head])
-            to_vectors[:, head] = by_type.mul_(att[head])
-            total = slopes.sum(by_source, layout.colptr, weight.index_select(0, layout.transpose))
-            to_source[:, head] = total.mul_(att[head])
-        return to_att, to_source, to_destination, to_vectors, None, None, None
+        slopes = _Slopes(_tables(source, destination, vectors), att.size(0), ctx.negative_slope)
+        to_att, by_type = torch.zeros_like(att), vectors.new_zeros(vectors.size(0), att.numel())
+        total = slopes.sum(by_destination, layout.rowptr, grad, to_att, by_type)
+        if vectors.size(0) == 1:
+            by_type = total.sum(dim=0, keepdim=True)
+        to_destination = total.view_as(destination).mul_(att)
+        to_vectors = by_type.view_as(vectors).mul_(att)
+        total = slopes.sum(by_source, layout.colptr, grad.index_select(0, layout.transpose))
+        return to_att, total.view_as(source).mul_(att), to_destination, to_vectors, None, None, None
 
 
 class _Slopes:
-    """Sums of ``weight_e · LeakyReLU'(z_e)`` over segments of edges, a block at a time."""
+    """Sums of ``weight_e · LeakyReLU'(z_e)`` over segments of edges, a block at a time, all heads together."""
 
-    def __init__(self, tables: list[Tensor], negative_slope: float) -> None:
+    def __init__(self, tables: list[Tensor], heads: int, negative_slope: float) -> None:
         self.tables = tables
+        self.heads = heads
         self.negative_slope = negative_slope
-        self.channels = tables[0].size(1)
-        self.ones = torch.ones_like(tables[0][:1]).expand(max(BLOCK_NUMBERS // self.channels, 1), -1).contiguous()
+        self.width = tables[0].size(1)
+        self.ones = torch.ones_like(tables[0][:1]).expand(_block_size(self.width), -1).contiguous()
 
     def sum(
         self,
@@ -116,40 +110,52 @@ class _Slopes:
         to_att: Tensor | None = None,
         by_type: Tensor | None = None,
     ) -> Tensor:
-        """Return the sum of each segment, ``[num_segments, channels]``; add up the other gradients on the way."""
-        out = self.ones.new_zeros(ptr.numel() - 1, self.channels)
-        for start, end in _blocks(weight.numel(), self.channels):
+        """Return the sum of each segment, ``[num_segments, width]``; add up the other gradients on the way."""
+        out = self.ones.new_zeros(ptr.numel() - 1, self.width)
+        for start, end in _blocks(weight.size(0), self.width):
+            size = end - start
             hidden = _hidden(self.tables, index, start, end)
-            share = weight[start:end]
             # The derivative in the form of a backward pass over ones: the only one that torch vectorises.
-            slope = torch.ops.aten.leaky_relu_backward(self.ones[: end - start], hidden, self.negative_slope, False)
+            slope = torch.ops.aten.leaky_relu_backward(self.ones[:size], hidden, self.negative_slope, False)
+            slope.view(size, self.heads, -1).mul_(weight[start:end].unsqueeze(2))
             if to_att is not None:
-                to_att += share @ hidden.mul_(slope)
+                to_att += hidden.mul_(slope).sum(dim=0).view_as(to_att)
             if by_type is not None and by_type.size(0) > 1:
-                by_type.index_add_(0, index[2][start:end], slope * share.unsqueeze(1))
+                by_type.index_add_(0, index[2][start:end], slope)
             # The segments that this block meets; the first and the last may go on beyond it.
             bounds = torch.tensor([start, end - 1], dtype=ptr.dtype, device=ptr.device)
             first, last = (torch.searchsorted(ptr, bounds, right=True) - 1).tolist()
-            local = (ptr[first : last + 2] - start).clamp_(0, end - start)
-            columns = torch.arange(end - start, dtype=ptr.dtype, device=ptr.device)
-            out[first : last + 1] += product(local, columns, share, slope)
+            local = (ptr[first : last + 2] - start).clamp_(0, size)
+            columns = torch.arange(size, dtype=ptr.dtype, device=ptr.device)
+            out[first : last + 1] += product(local, columns, self.ones[:size, 0], slope)
         return out
 
 
-def _tables(head: int, source: Tensor, destination: Tensor, vectors: Tensor) -> list[Tensor]:
+def _tables(source: Tensor, destination: Tensor, vectors: Tensor) -> list[Tensor]:
+    """Return what is added up for an edge, each ``[num_rows, heads * channels]``."""
     if vectors.size(0) == 1:  # one type for all edges: add its vector to the nodes instead
-        return [source[:, head].contiguous(), destination[:, head] + vectors[:, head]]
-    return [table[:, head].contiguous() for table in (source, destination, vectors)]
+        return [source.flatten(1), (destination + vectors).flatten(1)]
+    return [source.flatten(1), destination.flatten(1), vectors.flatten(1)]
+
+
+def _by_head(att: Tensor) -> Tensor:
+    """Return ``att`` as a matrix that takes a dot product for each head, ``[heads * channels, heads]``."""
+    own = torch.eye(att.size(0), dtype=att.dtype, device=att.device)
+    return (att.unsqueeze(2) * own.unsqueeze(1)).flatten(0, 1)
 
 
 def _hidden(tables: list[Tensor], index: tuple[Tensor, ...], start: int, end: int) -> Tensor:
-    """Return the sum of the vectors of a block of edges, ``[end - start, channels]``."""
+    """Return the sum of the vectors of a block of edges, ``[end - start, heads * channels]``."""
     hidden = tables[0].index_select(0, index[0][start:end])
     for table, edges in zip(tables[1:], index[1:], strict=False):
         hidden += table.index_select(0, edges[start:end])
     return hidden
 
 
-def _blocks(num_edges: int, channels: int) -> list[tuple[int, int]]:
-    size = max(BLOCK_NUMBERS // channels, 1)
+def _block_size(width: int) -> int:
+    return max(BLOCK_NUMBERS // width, 1)
+
+
+def _blocks(num_edges: int, width: int) -> list[tuple[int, int]]:
+    size = _block_size(width)
     return [(start, min(start + size, num_edges)) for start in range(0, num_edges, size)]

@@ -117,7 +117,7 @@ def test_dot_scores_and_their_gradients():
 
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
 def test_gatv2_scores_do_not_depend_on_the_blocks(block, monkeypatch):
-    monkeypatch.setattr(gatv2, "BLOCK_NUMBERS", block * 3)  # so many edges at a time
+    monkeypatch.setattr(gatv2, "BLOCK_NUMBERS", block * 6)  # so many edges at a time
     layout, types = layouts()
     parts = (randn(2, 3), randn(NUM_SRC, 2, 3), randn(NUM_DST, 2, 3), randn(NUM_TYPES, 2, 3))
     hidden = parts[1][EDGES[0]] + parts[2][EDGES[1]] + parts[3][TYPES]
