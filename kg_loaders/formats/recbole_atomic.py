@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from kg_loaders.assemble import assemble
 from kg_loaders.errors import FormatError, blamed_on, did_you_mean
 from kg_loaders.graph import SPLITS, Features, RecGraph
 from kg_loaders.textio import check_writable, find_file, need_file, stem_of, text_columns, write_text
-from kg_loaders.texttable import TextTable, read_table
+from kg_loaders.texttable import TextTable, read_links, read_table
 from kg_loaders.vocabulary import OnUnknown
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -24,6 +25,7 @@ RENAMED = {"movie_title": "title"}
 RENAMED_FEATURE = "a feature called 'movie_title', which it calls 'title'"
 NO_PLACE = "values of interaction column {!r}"
 REPEATED_LINKS = "repeated links"
+UNNAMED_LINKS = "links of items that are not here"
 NAME = re.compile(r"[^:\t\n\r\x00]*[^:\t\n\r\x00 ]")
 UNWRITABLE = re.compile(r"[\t\n\r\x00]")
 
@@ -51,7 +53,7 @@ def detect(folder: Path) -> bool:
     return folder.is_dir() and any(True for pattern in ("*.inter", "*.inter.gz") for _ in folder.glob(pattern))
 
 
-def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
+def read(path: Path, *, on_unknown: OnUnknown = "raise", link_ids: str | os.PathLike[str] | None = None) -> RecGraph:
     """Read the folder; every file may also be gzipped.
 
     - ``NAME.inter``: ``user_id:token``, ``item_id:token``, optionally ``rating:float`` (the weight) and
@@ -67,6 +69,8 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
         path: The folder.
         on_unknown: What to do with a link of an unknown item or to an entity that another item has: raise, or leave
             the link out and count it.
+        link_ids: A CSV file with two columns, an item id as ``.link`` has it and as all other files have it, where
+            ``.link`` numbers the items in its own way. Links of items that it does not name are left out and counted.
 
     Raises:
         FormatError: A file is missing or malformed, the links contradict each other, or no item occurs in the triples.
@@ -86,12 +90,15 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
     if kg_file is not None:
         kg = _read_atomic(kg_file)
         triples = pd.DataFrame({c: kg.table.ids(kg.need(c)) for c in ("head_id", "relation_id", "tail_id")})
+    links = None if link_file is None else _read_links(link_file, dropped)
+    if links is not None and link_ids is not None:
+        links = _renumbered(links, Path(link_ids), dropped)
     with blamed_on(path):
         return assemble(
             name=path.resolve().name,
             interactions=interactions,
             triples=triples,
-            links=None if link_file is None else _read_links(link_file, dropped),
+            links=links,
             user_table=_read_features(find_file(path, f"{name}.user"), "user_id"),
             item_table=_read_features(find_file(path, f"{name}.item"), "item_id"),
             on_unknown=on_unknown,
@@ -155,6 +162,17 @@ def _read_links(file: Path, dropped: dict[str, int]) -> dict[str, str]:
         else:
             dropped[REPEATED_LINKS] = dropped.get(REPEATED_LINKS, 0) + 1
     return links
+
+
+def _renumbered(links: Mapping[str, str], file: Path, dropped: dict[str, int]) -> dict[str, str]:
+    item_of, _ = read_links(file, ",")
+    named = [id_ for id_ in links if id_ in item_of]
+    renumbered = {item_of[id_]: links[id_] for id_ in named}
+    if len(renumbered) < len(named):
+        raise FormatError(file, None, "two items of the .link file are given one id")
+    if len(named) < len(links):
+        dropped[UNNAMED_LINKS] = len(links) - len(named)
+    return renumbered
 
 
 def _read_features(file: Path | None, key: str) -> pd.DataFrame | None:

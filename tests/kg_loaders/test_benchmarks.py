@@ -151,5 +151,17 @@ print(seconds, int(peak.split()[1]) / 1024)
 @pytest.mark.slow
 def test_movielens_100k_comes_out_of_the_wheel(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GRAPHREC_DATA")
-    assert sizes(load("ml-100k")) == (943, 1_682, 100_000, 34_712, 24, 91_631)
+    graph, shipped = load("ml-100k"), load("ml-100k", link_ids=None)
+    assert sizes(graph) == (943, 1_682, 100_000, 34_806, 24, 91_631)
+    assert sizes(shipped) == (943, 1_682, 100_000, 34_712, 24, 91_631)
+    assert dict(graph.dropped) == {"links of items that are not here": 94}
     assert "recbole" not in sys.modules
+    # The links as shipped are those of MovieLens-1M's numbers.
+    followed = {("Godfather, The", "Godfather: Part II, The"), ("Star Wars", "Empire Strikes Back, The")}
+    assert followed <= sequels(graph)
+    assert not followed & sequels(shipped)
+
+
+def sequels(graph: RecGraph) -> set[tuple[str, str]]:
+    is_sequel = graph.triples[:, 1] == graph.relations.index_of("film.film.sequel")
+    return {(graph.entity_labels[head], graph.entity_labels[tail]) for head, _, tail in graph.triples[is_sequel]}

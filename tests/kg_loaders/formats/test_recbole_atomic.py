@@ -215,3 +215,18 @@ def test_what_the_format_cannot_hold_is_refused(tmp_path, change, reason):
     with pytest.raises(GraphError, match=f"RecBole's format cannot hold .*{reason}"):
         write(graph, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_links_that_number_items_in_their_own_way(tmp_path):
+    link = b"item_id:token\tentity_id:token\n7\tm.1\n9\tm.2\n8\tm.7\n"
+    for name in ("films", "swapped"):
+        (tmp_path / name).mkdir()
+    ids = tmp_path / "ids.csv"
+    ids.write_text("link_item_id,item_id\n7,i2\n9,i1\n")
+    graph = read(folder(tmp_path / "films", link=link), link_ids=ids)
+    swapped = FILES["link"].replace(b"i1\tm.1\ni2\tm.2", b"i2\tm.1\ni1\tm.2")
+    assert graph.triples.tolist() == read(folder(tmp_path / "swapped", link=swapped)).triples.tolist()
+    assert dict(graph.dropped) == {"links of items that are not here": 1}
+    ids.write_text("link_item_id,item_id\n7,i2\n9,i2\n")
+    with pytest.raises(FormatError, match=r"ids\.csv: two items of the \.link file are given one id"):
+        read(tmp_path / "films", link_ids=ids)
