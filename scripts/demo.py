@@ -19,7 +19,6 @@ STRANGER = ["Toy Story", "Star Wars", "Fargo"]
 def main() -> None:
     """Compare, recommend, explain."""
     start = time.perf_counter()
-    settle_process()
     print("MovieLens-100k with its Freebase KG: popularity, ItemKNN and EASE against attention over the graph.\n")
     table = compare(
         "ml-100k",
@@ -61,4 +60,5 @@ def show(recommender: RunRecommender, user_id: str | None = None, history: list[
 
 
 if __name__ == "__main__":
+    settle_process()
     main()

@@ -9,6 +9,7 @@ from graphrec.cli import guarded
 from graphrec.experiment.build import build_evaluator
 from graphrec.experiment.data import load_graph, prepare
 from graphrec.experiment.folder import RunFolder
+from graphrec.process import settle_process
 from kg_loaders.graph import Split
 
 
@@ -28,4 +29,5 @@ def main(run_dir: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python scripts/evaluate.py RUN")
+    settle_process()
     sys.exit(guarded(main, sys.argv[1]))

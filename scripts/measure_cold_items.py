@@ -82,7 +82,6 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=20)
     parser.add_argument("--json", action="store_true", help="print for machines")
     arguments, options = parser.parse_known_args()
-    settle_process()
 
     values: dict[str, list[float]] = {}
     for seed in range(arguments.seeds):
@@ -108,4 +107,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    settle_process()
     main()

@@ -16,6 +16,7 @@ from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.reading import read_options
 from graphrec.experiment.runner import default_out, measure, reset_peak_memory, summary, training_log
 from graphrec.models import MODELS
+from graphrec.process import settle_process
 from graphrec.training import Trainer
 
 
@@ -59,4 +60,5 @@ def main(dataset: str, options: list[str]) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python scripts/train.py NAME_OR_PATH [--model NAME] [--model.OPTION VALUE] [--seed N] ...")
+    settle_process()
     sys.exit(guarded(main, sys.argv[1], sys.argv[2:]))

@@ -13,7 +13,6 @@ from typing import Any
 
 from graphrec import __version__
 from graphrec.errors import ArgumentError, ConfigError, GraphrecError
-from graphrec.process import settle_process
 
 # What a command is called: its module here, and what it does.
 COMMANDS = {
@@ -58,7 +57,6 @@ def guarded(call: Callable[..., int | None], *arguments: Any) -> int:
         call: Does the work; returns an exit code, or nothing for 0.
         *arguments: For it.
     """
-    settle_process()
     try:
         code = call(*arguments)
         # A pipe whose reader has left is noticed here, not at exit, where it could not be handled.
