@@ -105,6 +105,22 @@ def _check_nodes(name: str, x: Tensor, channels: int) -> None:
         raise ArgumentError(f"{name} must be float [num_nodes, {channels}], got {x.dtype} {list(x.shape)}")
 
 
+def _opened(
+    x: Tensor | tuple[Tensor, Tensor],
+    channels: int | tuple[int, int],
+    edge_index: Tensor | EdgeLayout,
+    edge_type: Tensor,
+    num_relations: int,
+) -> tuple[Tensor, Tensor, EdgeLayout, EdgeLayout]:
+    """Return ``(x_src, x_dst, layout, types)``, checked against each other."""
+    x_src, x_dst = x if isinstance(x, tuple) else (x, x)
+    of_src, of_dst = channels if isinstance(channels, tuple) else (channels, channels)
+    _check_nodes("x (source)", x_src, of_src)
+    _check_nodes("x (destination)", x_dst, of_dst)
+    layout = _layout_of(edge_index, x_src, x_dst)
+    return x_src, x_dst, layout, layout.types(edge_type, num_relations)
+
+
 def _layout_of(edge_index: Tensor | EdgeLayout, x_src: Tensor, x_dst: Tensor) -> EdgeLayout:
     """Return the layout of ``edge_index``; raise :class:`ArgumentError` unless edges and nodes fit together."""
     device = edge_index.src.device if isinstance(edge_index, EdgeLayout) else edge_index.device

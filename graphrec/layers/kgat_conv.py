@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import check_choice, check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of
+from graphrec.layers._fused_conv import _FusedConv, _opened
 from graphrec.layers.ops import EdgeLayout, TypedPairs, dot_scores
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -130,11 +130,7 @@ class KGATConv(_FusedConv):
         return_attention_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend; with ``return_attention_weights`` also return ``alpha`` ``[num_edges, 1]``, in the caller's order."""
-        x_src, x_dst = x if isinstance(x, tuple) else (x, x)
-        _check_nodes("x (source)", x_src, self.in_channels)
-        _check_nodes("x (destination)", x_dst, self.in_channels)
-        layout = _layout_of(edge_index, x_src, x_dst)
-        types = layout.types(edge_type, self.num_relations)
+        x_src, x_dst, layout, types = _opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
         attended, alpha = self._attend(self._scores(x_src, x_dst, layout, types), x_src, layout)
         neighbours = attended.squeeze(1)
         joined = torch.cat([x_dst, neighbours], dim=1) if self.aggregator == "concat" else x_dst + neighbours

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of
+from graphrec.layers._fused_conv import _FusedConv, _opened
 from graphrec.layers.ops import EdgeLayout, dot_scores
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -121,13 +121,9 @@ class KGCNConv(_FusedConv):
         return_attention_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend; with ``return_attention_weights`` also return ``alpha`` ``[num_edges, 1]``, in the caller's order."""
-        x_src, x_dst = x if isinstance(x, tuple) else (x, x)
-        _check_nodes("x (source)", x_src, self.in_channels)
-        _check_nodes("x (destination)", x_dst, self.in_channels)
+        x_src, x_dst, layout, types = _opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
         if user.shape != (x_dst.size(0), self.user_channels):
             raise ArgumentError(f"user must have shape [{x_dst.size(0)}, {self.user_channels}], got {list(user.shape)}")
-        layout = _layout_of(edge_index, x_src, x_dst)
-        types = layout.types(edge_type, self.num_relations)
         scores = dot_scores(user.unsqueeze(1), self.relation.unsqueeze(1), types)  # [num_edges, 1]
         attended, alpha = self._attend(scores, x_src, layout)
         neighbours = attended.squeeze(1)

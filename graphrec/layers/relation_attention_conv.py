@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of, _sum_by_type
+from graphrec.layers._fused_conv import _FusedConv, _opened, _sum_by_type
 from graphrec.layers.ops import (
     EdgeLayout,
     additive_scores,
@@ -185,12 +185,7 @@ class RelationAttentionConv(_FusedConv):
             edge_attr: Their features, with ``edge_dim``.
             return_attention_weights: Also return ``alpha`` ``[num_edges, heads]``, in the order of ``edge_index``.
         """
-        x_src, x_dst = x if isinstance(x, tuple) else (x, x)
-        pair = self.in_channels if isinstance(self.in_channels, tuple) else (self.in_channels, self.in_channels)
-        _check_nodes("x (source)", x_src, pair[0])
-        _check_nodes("x (destination)", x_dst, pair[1])
-        layout = _layout_of(edge_index, x_src, x_dst)
-        types = layout.types(edge_type, self.num_relations)
+        x_src, x_dst, layout, types = _opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
         edge = self._edge_scores(edge_attr, layout)
 
         # Transform before or after the sum, whichever meets fewer rows; the result is the same.
