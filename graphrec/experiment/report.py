@@ -244,6 +244,8 @@ def print_table(
 ) -> None:
     """Print a table: drawn by rich on a terminal, plain aligned columns when piped.
 
+    Where a terminal is too narrow for all columns, they come in several tables, so that no cell is cut.
+
     Args:
         header: Names of the columns; the first is aligned left, the others right.
         cells: Rows of text.
@@ -260,12 +262,27 @@ def print_table(
     from rich.console import Console
     from rich.table import Table as Drawn
 
-    drawn = Drawn(title=caption or None, title_justify="left")
-    for column, name in enumerate(header):
-        drawn.add_column(name, justify="right" if column else "left")
-    for row in cells:
-        drawn.add_row(*row)
-    Console(file=stream, markup=False, highlight=False).print(drawn)
+    console = Console(file=stream, markup=False, highlight=False)
+    for number, columns in enumerate(_columns_that_fit(header, cells, console.width)):
+        drawn = Drawn(title=caption if caption and not number else None, title_justify="left")
+        for column in columns:
+            drawn.add_column(header[column], justify="right" if column else "left")
+        for row in cells:
+            drawn.add_row(*(row[column] for column in columns))
+        console.print(drawn)
+
+
+def _columns_that_fit(header: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """Share the columns out among tables of at most ``width`` characters, each with the first column and one more."""
+    widths = [len(max(column, key=len)) + len(" │ ") for column in zip(header, *cells, strict=True)]
+    tables, left = [[0]], width - len("│") - widths[0]
+    for column in range(1, len(header)):
+        if widths[column] > left and len(tables[-1]) > 1:
+            tables.append([0])
+            left = width - len("│") - widths[0]
+        tables[-1].append(column)
+        left -= widths[column]
+    return tables
 
 
 def plain_table(header: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:

@@ -65,6 +65,22 @@ def test_terminal_gets_a_drawn_table() -> None:
     assert "[0.5]" in stream.getvalue()
 
 
+@pytest.mark.parametrize("width", [50, 80, 300])
+def test_a_narrow_terminal_gets_several_tables_and_no_cut_cell(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    header = ["model", *(f"metric@{k}" for k in range(5))]
+    cells = [["a model, with KG", *(f"0.{row}{k} [0.1234, 0.5678]" for k in range(5))] for row in range(3)]
+    stream = Terminal()
+    print_table(header, cells, "caption", stream)
+    printed = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())  # styles take no room
+    for cell in (*header, *(cell for row in cells for cell in row)):
+        assert cell in printed
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= width
+    assert printed.count("metric@3") == printed.count("caption") == 1
+    assert printed.count("━┩") == {50: 5, 80: 3, 300: 1}[width]
+
+
 def test_plain_table_of_nothing_has_its_header() -> None:
     assert plain_table(["model", "auc"], []) == ["model  auc"]
 
