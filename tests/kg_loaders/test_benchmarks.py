@@ -79,6 +79,26 @@ def test_checksums_differ_between_files() -> None:
     assert len(set(known)) == len(known)
 
 
+def test_the_links_of_movielens_100k_are_moved_to_the_films_that_they_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHREC_DATA", str(tmp_path))
+    monkeypatch.setenv("GRAPHREC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "ml-100k").mkdir()
+    # Star Wars is film 260 of MovieLens-1M, which the link file's numbers are, and film 50 of MovieLens-100k.
+    for kind, content in {
+        "inter": "user_id:token\titem_id:token\n1\t50\n1\t260\n",
+        "item": "item_id:token\tmovie_title:token_seq\n50\tStar Wars\n260\tEvent Horizon\n",
+        "kg": "head_id:token\trelation_id:token\ttail_id:token\nm.sw\tdirector\tm.lucas\n",
+        "link": "item_id:token\tentity_id:token\n260\tm.sw\n",
+    }.items():
+        (tmp_path / "ml-100k" / f"ml-100k.{kind}").write_text(content)
+    for options, film in (({}, "Star Wars"), ({"link_ids": None}, "Event Horizon")):
+        graph = load("ml-100k", **options)
+        ((head, _, _),) = graph.triples
+        assert graph.item_labels[head] == film
+
+
 # The real data, where they are
 
 SIZES = {  # users, items, interactions, entities, relations, triples
