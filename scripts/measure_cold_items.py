@@ -97,7 +97,7 @@ def main() -> None:
             model = MODELS[config.model.name].from_graph(graph, **config.model.options)
             Trainer(config.train, seed=seed).fit(model, graph, build_evaluator(config))
             values.setdefault(f"{config.model.name}, KG {kg}", []).append(recall(model, graph, cold, arguments.k, seed))
-            values.setdefault("at random", []).append(recall(None, graph, cold, arguments.k, seed))
+        values.setdefault("at random", []).append(recall(None, graph, cold, arguments.k, seed))
     if arguments.json:
         print(json.dumps({"dataset": arguments.dataset, "k": arguments.k, "num_cold": len(cold), "recall": values}))
         return

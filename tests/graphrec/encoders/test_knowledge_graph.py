@@ -41,6 +41,15 @@ def test_items_attend_to_entities_along_both_directions_of_a_triple():
     torch.testing.assert_close(out, encoder.gates[0] * expected)
 
 
+def test_some_rows_are_those_of_all():
+    encoder = make(min_entity_items=1, num_sides=2)
+    x, rows = items(), torch.tensor([2, 0])
+    everything = encoder(x, x)
+    some, others = encoder(x[rows], x, rows=[rows, None])
+    torch.testing.assert_close(some, everything[0][rows])
+    torch.testing.assert_close(others, everything[1])
+
+
 def test_entities_of_one_item_are_left_out_by_default():
     encoder = make()
     assert encoder.entities.tolist() == [4]

@@ -154,6 +154,9 @@ def test_a_step_that_makes_few_rows_equals_one_that_makes_all(options, monkeypat
     graph = planted_graph()
     torch.manual_seed(0)
     model = InductiveKGAT.from_graph(graph, dim=8, num_negatives=20, **options).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()  # relations start without effect
     histories = histories_of(graph).select(torch.tensor([3, 50, 7]))
     results = []
     for rows_of in (InductiveKGAT._rows_of, lambda self, items: (None, items)):
