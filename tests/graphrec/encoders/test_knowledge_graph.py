@@ -42,7 +42,8 @@ def test_items_attend_to_entities_along_both_directions_of_a_triple():
 
 
 def test_some_rows_are_those_of_all():
-    encoder = make(min_entity_items=1, num_sides=2)
+    # Several edges an item, not in the order of the items: whose type is whose matters.
+    encoder = make(torch.tensor([[5, 1, 2], [0, 0, 4], [4, 1, 1], [2, 0, 4], [5, 0, 1], [5, 1, 0]]), num_sides=2)
     x, rows = items(), torch.tensor([2, 0])
     everything = encoder(x, x)
     some, others = encoder(x[rows], x, rows=[rows, None])
