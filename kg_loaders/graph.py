@@ -200,9 +200,12 @@ class RecGraph:
 
     def _check_pairs(self) -> None:
         user, item = self.interactions.user, self.interactions.item
+        keys = user * max(self.num_items, 1) + item
+        if (keys[1:] > keys[:-1]).all():
+            return  # as without times: in the order of users and items, each pair once
         if (np.diff(user) < 0).any():
             raise GraphError("interactions must be grouped by user in index order; sort them with sort_interactions()")
-        keys = np.sort(user * max(self.num_items, 1) + item)
+        keys.sort()
         repeated = keys[1:] == keys[:-1]
         if repeated.any():
             first = divmod(int(keys[1:][repeated][0]), max(self.num_items, 1))
