@@ -76,7 +76,8 @@ class Path:
         if self.relation == self.past_relation:
             return f"same {self.relation} as {past}" + (f": {self.entity}" if self.entity else known)
         entity = f", {self.entity}," if self.entity else ""
-        return f"its {self.relation}{entity} is the {self.past_relation} of {past}{known}"
+        article = "an" if self.past_relation[0] in "aeiou" else "a"  # a film has several actors and awards
+        return f"its {self.relation}{entity} is also {article} {self.past_relation} of {past}{known}"
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def test_paths_over_one_entity_are_told_once_with_the_same_part_in_both_films():
     triples = [[0, 0, 6], [0, 1, 6], [1, 0, 6], [1, 1, 6], [3, 0, 6], [4, 1, 6]]
     recommender = films(["directed_by", "written_by"], ["Joel_Coen"], triples, [0.1, 0.9, 0.8, 0.2, 0.1, 0.1])
     assert reasons(recommender, history=(0, 3, 5)) == ["same writer as Heat and 1 more you took: Joel Coen"]
-    assert reasons(recommender, history=(4,), item=3) == ["its director, Joel Coen, is the writer of Speed"]
+    assert reasons(recommender, history=(4,), item=3) == ["its director, Joel Coen, is also a writer of Speed"]
 
 
 def test_paths_that_read_alike_are_told_once():

@@ -219,22 +219,24 @@ def test_a_closed_form_keeps_no_checkpoint(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def run_killed(folder: Path, num_runs: int, seed: int) -> dict[str, list[int]]:
-    command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(folder), str(num_runs), str(seed)]
+def run_killed(folder: Path, num_runs: int, model: str = "TinyModel") -> dict[str, list[int]]:
+    script, seed = Path(__file__).with_name("killed_run.py"), time.time_ns() % 1000
+    command = [sys.executable, str(script), str(folder), str(num_runs), str(seed), model]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     outcome_of_all: dict[str, list[int]] = json.loads(done.stdout)
     return outcome_of_all
 
 
-def test_kill_9_at_random_moments_ends_bit_equal(tmp_path):
-    runs = run_killed(tmp_path, num_runs=3, seed=time.time_ns() % 1000)
+@pytest.mark.parametrize("model", ["TinyModel", "InductiveKGAT"])
+def test_kill_9_at_random_moments_ends_bit_equal(tmp_path, model):
+    runs = run_killed(tmp_path, num_runs=3, model=model)
     assert all(runs["equal"])
     assert sum(runs["kills"]) >= 3
 
 
 @pytest.mark.slow
 def test_kill_9_at_many_more_moments_ends_bit_equal(tmp_path):
-    runs = run_killed(tmp_path, num_runs=12, seed=time.time_ns() % 1000)
+    runs = run_killed(tmp_path, num_runs=12)
     assert all(runs["equal"])
     assert sum(runs["kills"]) >= 12
