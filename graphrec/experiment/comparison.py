@@ -129,8 +129,8 @@ def compare(
 
 
 def reads_kg(model: str) -> bool:
-    """Whether a model reads the knowledge graph: its constructor takes triples."""
-    return "triples" in inspect.signature(MODELS[model]).parameters
+    """Whether a model reads the knowledge graph: its constructor, or that of a model in it, takes triples."""
+    return any("triples" in inspect.signature(source).parameters for source in MODELS[model].configured_by())
 
 
 def _with_baselines(models: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -139,15 +139,18 @@ class Option:
 def options_of(cls: type) -> dict[str, Option]:
     """Return the keyword arguments of a class that have a default and a type that YAML can write.
 
-    The signature is the only home of a default, so this is where every default comes from.
+    The signature is the only home of a default, so this is where every default comes from. For a model made of
+    others, they come from the signatures that it names.
     """
-    hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else inspect.getattr_static(cls, "__init__"))
-    helps = _argument_docs(cls)
+    # Not by its type: that would load torch for every --help.
+    sources = cls.configured_by() if hasattr(cls, "configured_by") else (cls,)
     found: dict[str, Option] = {}
-    for name, default in _defaults(cls):
-        hint = hints.get(name)
-        if hint is not None and _is_plain(hint):
-            found[name] = Option(name, hint, default, helps.get(name, ""))
+    for source in sources:
+        hints, helps = _hints(source), _argument_docs(source)
+        for name, default in _defaults(source):
+            hint = hints.get(name)
+            if hint is not None and _is_plain(hint):
+                found[name] = Option(name, hint, default, helps.get(name, ""))
     return found
 
 
@@ -182,17 +185,23 @@ def simplified(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "")
 
 
-def _defaults(cls: type) -> Iterator[tuple[str, Any]]:
-    if dataclasses.is_dataclass(cls):
-        for item in dataclasses.fields(cls):
+def _defaults(source: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    if dataclasses.is_dataclass(source):
+        for item in dataclasses.fields(source):
             if item.default is not dataclasses.MISSING:
                 yield item.name, item.default
             elif item.default_factory is not dataclasses.MISSING:
                 yield item.name, item.default_factory()
         return
-    for name, parameter in inspect.signature(cls).parameters.items():
+    for name, parameter in inspect.signature(source).parameters.items():
         if parameter.default is not inspect.Parameter.empty:
             yield name, parameter.default
+
+
+def _hints(source: Callable[..., Any]) -> dict[str, Any]:
+    if isinstance(source, type) and not dataclasses.is_dataclass(source):
+        return typing.get_type_hints(inspect.getattr_static(source, "__init__"))
+    return typing.get_type_hints(source)
 
 
 def _is_plain(hint: Any) -> bool:
@@ -207,8 +216,8 @@ def _is_plain(hint: Any) -> bool:
     return False
 
 
-def _argument_docs(cls: type) -> dict[str, str]:
+def _argument_docs(source: Callable[..., Any]) -> dict[str, str]:
     import docstring_parser
 
-    parsed = docstring_parser.parse(inspect.getdoc(cls) or "", style=docstring_parser.DocstringStyle.GOOGLE)
+    parsed = docstring_parser.parse(inspect.getdoc(source) or "", style=docstring_parser.DocstringStyle.GOOGLE)
     return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}

@@ -138,7 +138,7 @@ def make_parser(model: str | None) -> jsonargparse.ArgumentParser:
 
 def help_text(model: str | None) -> str:
     """Return the settings with their types and defaults, for ``--help``."""
-    return make_parser(model).format_help().split("\n\n", 1)[1]
+    return make_parser(None if model is None else resolve_model(model)).format_help().split("\n\n", 1)[1]
 
 
 def _options(model: str | None) -> dict[str, Option]:

@@ -1,6 +1,7 @@
 """Recommenders, from popularity to the flagship."""
 
 from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
+from graphrec.models.blend import Blend
 from graphrec.models.ease import EASE
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.models.item_knn import ItemKNN
@@ -8,6 +9,7 @@ from graphrec.models.mf import SoftmaxMF
 from graphrec.models.popularity import Popularity
 
 MODELS: dict[str, type[Recommender]] = {
+    "Blend": Blend,
     "EASE": EASE,
     "InductiveKGAT": InductiveKGAT,
     "ItemKNN": ItemKNN,
@@ -19,6 +21,7 @@ MODELS: dict[str, type[Recommender]] = {
 __all__ = [
     "EASE",
     "MODELS",
+    "Blend",
     "ClosedFormRecommender",
     "GradientRecommender",
     "InductiveKGAT",

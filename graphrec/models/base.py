@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -22,7 +22,7 @@ class Recommender(nn.Module, ABC):
     :meth:`cached`; a change of mode or weights forgets it.
     """
 
-    inductive: ClassVar[bool] = True
+    inductive: bool = True
     """Whether a history alone is enough; a model with a user table sets this to ``False``."""
 
     def __init__(self, num_items: int) -> None:
@@ -36,6 +36,14 @@ class Recommender(nn.Module, ABC):
     @abstractmethod
     def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
         """Make an unfitted model of the right sizes; ``options`` are the constructor's own keyword arguments."""
+
+    @classmethod
+    def configured_by(cls) -> tuple[Callable[..., Any], ...]:
+        """Return whose keyword arguments :meth:`from_graph` takes as options: the constructor's.
+
+        A model that is made of others also names theirs.
+        """
+        return (cls,)
 
     @abstractmethod
     def score(self, histories: Histories) -> Tensor:
@@ -152,6 +160,9 @@ class ClosedFormRecommender(Recommender):
 class GradientRecommender(Recommender):
     """A model that is trained by gradient steps on batches of histories."""
 
+    chooses: ClassVar[bool] = False
+    """Whether :meth:`choose` has anything to choose."""
+
     @abstractmethod
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""
@@ -161,6 +172,24 @@ class GradientRecommender(Recommender):
 
         Doing it twice changes nothing. A model that needs no such notes leaves this as it is.
         """
+
+    def prepared_names(self) -> frozenset[str]:
+        """Return the names of the state that :meth:`prepare` makes of histories alone: checkpoints leave it out."""
+        return frozenset()
+
+    def choose(self, validate: Callable[[], float]) -> dict[str, float]:
+        """Choose, once the weights are trained, what is best chosen on validation.
+
+        Args:
+            validate: Scores the model as it stands on validation data, higher is better.
+
+        Returns:
+            The chosen values by name; the model holds them, and they are the best of those it asked about.
+        """
+        return {}
+
+    def set_chosen(self, chosen: Mapping[str, float]) -> None:
+        """Take what :meth:`choose` returned, after the weights have been drawn anew."""
 
     @abstractmethod
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:

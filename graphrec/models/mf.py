@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,7 @@ class SoftmaxMF(GradientRecommender):
         Recommendation" (ICDE 2024); defaults within the ranges of its published runs.
     """
 
-    inductive: ClassVar[bool] = False
+    inductive: bool = False
 
     def __init__(
         self, num_users: int, num_items: int, dim: int = 64, temperature: float = 0.2, num_negatives: int = 1024

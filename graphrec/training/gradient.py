@@ -18,7 +18,7 @@ from graphrec.training.config import TrainConfig
 from graphrec.training.early_stopping import EarlyStopping
 from graphrec.training.identity import check_identity
 from graphrec.training.interrupt import Interrupted, InterruptGuard
-from graphrec.training.learner import Learner, load_weights
+from graphrec.training.learner import Learner, load_trained, trained_state
 from graphrec.training.progress import Progress
 from graphrec.training.result import Evaluates, OnRecord, Record, TrainResult, validate
 from graphrec.training.seed import derive_seed, seed_global
@@ -40,6 +40,8 @@ class State:
     epoch_seconds: float = 0.0
     seconds: dict[str, float] = field(default_factory=lambda: {"select": 0.0, "refit": 0.0, "evaluate": 0.0})
     history: list[Record] = field(default_factory=list)
+    chosen: dict[str, float] = field(default_factory=dict)
+    chosen_valid: dict[str, float] = field(default_factory=dict)  # metrics with what was chosen
 
 
 class GradientFit:
@@ -83,7 +85,7 @@ class GradientFit:
         self.progress = progress
         self.state = State()
         self.stopping = EarlyStopping(config.patience)
-        self.best: dict[str, Tensor] = {}  # weights of the best epoch; filled only where no refit follows
+        self.best: dict[str, Tensor] = {}  # of the best epoch; filled where no refit follows or something is chosen
         self.guard = InterruptGuard()
         self.generator = torch.Generator()
 
@@ -107,25 +109,52 @@ class GradientFit:
         """Draw the weights from the seed and stand before the first step of ``phase``."""
         seed_global(self.seed, self.device)
         self.model.reset_parameters()
+        if self.state.chosen:
+            self.model.set_chosen(self.state.chosen)
         self.state.phase, self.state.epoch, self.state.step = phase, 0, 0
         self._make_learner()
 
     def _make_learner(self) -> None:
-        self.model.prepare(self._histories().to(self.device))
+        self._prepare()
         self.learner = Learner(self.model, self.config, self.device)
 
+    def _prepare(self) -> None:
+        self.model.prepare(self._histories().to(self.device))
+
     def _histories(self) -> Histories:
-        splits: tuple[Split, ...] = ("train",) if self.state.phase == "select" else ("train", "valid")
+        refitting = self.config.refit and self.state.phase != "select"
+        splits: tuple[Split, ...] = ("train", "valid") if refitting else ("train",)
         return Histories.from_interactions(self.graph.part(*splits), self.graph.num_users)
 
     def _end_select(self) -> None:
+        if self.best:
+            load_trained(self.model, self.best)
+        if self.model.chooses:
+            self._choose()
+        self.best, self.learner.average = {}, {}
         if self.config.refit:
             self._begin("refit")
             self.checkpointer.save(self._content)
         else:
-            self.model.load_state_dict(self.best)
-            self.best, self.learner.average = {}, {}
             self._finish()
+
+    def _choose(self) -> None:
+        """Let the model choose with the weights of the best epoch."""
+        asked: list[dict[str, float]] = []
+
+        def ask() -> float:
+            self._stop_if_asked()
+            asked.append(validate(self.evaluator, self.model, self.graph))
+            return asked[-1][self.config.select_by]
+
+        start = time.perf_counter()
+        self.model.eval()
+        self.state.chosen = self.model.choose(ask)
+        self.state.chosen_valid = max(asked, key=lambda valid: valid[self.config.select_by])
+        self.state.seconds["evaluate"] += time.perf_counter() - start
+        values = ", ".join(f"{name} = {value:g}" for name, value in self.state.chosen.items())
+        best = self.state.chosen_valid[self.config.select_by]
+        self.progress.note(f"chosen {values}: {self.config.select_by} {best:.4f}")
 
     def _finish(self) -> None:
         self.learner.use_average()
@@ -204,8 +233,9 @@ class GradientFit:
         start = time.perf_counter()
         with self.learner.evaluating():
             valid = validate(self.evaluator, self.model, self.graph)
-            if self.stopping.update(number, valid[self.config.select_by]) and not self.config.refit:
-                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            better = self.stopping.update(number, valid[self.config.select_by])
+            if better and (self.model.chooses or not self.config.refit):
+                self.best = {name: value.detach().clone() for name, value in trained_state(self.model).items()}
         self.state.seconds["evaluate"] += time.perf_counter() - start
         return valid
 
@@ -219,7 +249,7 @@ class GradientFit:
 
     def _content(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if self.state.phase == "done":
-            tensors: dict[str, Tensor] = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+            tensors: dict[str, Tensor] = {f"model/{k}": v for k, v in trained_state(self.model).items()}
         else:
             tensors = self.learner.tensors() | {f"best/{name}": value for name, value in self.best.items()}
         return tensors, {
@@ -243,7 +273,8 @@ class GradientFit:
         self.stopping.restore(saved["stopping"])
         self.best = {k.removeprefix("best/"): v.to(self.device) for k, v in tensors.items() if k.startswith("best/")}
         if self.state.phase == "done":
-            load_weights(self.model, tensors, "model/")
+            self._prepare()
+            load_trained(self.model, tensors, "model/")
         else:
             self._make_learner()
             self.learner.restore(tensors)
@@ -255,12 +286,13 @@ class GradientFit:
 
     def _result(self) -> TrainResult:
         selected = [record for record in self.state.history if record["phase"] == "select"]
+        valid = self.state.chosen_valid or selected[self.stopping.best_epoch - 1]["valid"]
         return TrainResult(
             best_epoch=self.stopping.best_epoch,
-            best_value=self.stopping.best_value,
-            valid=dict(selected[self.stopping.best_epoch - 1]["valid"]),
+            best_value=valid[self.config.select_by],
+            valid=dict(valid),
             num_epochs=len(selected),
             seconds=dict(self.state.seconds),
             history=list(self.state.history),
-            chosen={},
+            chosen=dict(self.state.chosen),
         )

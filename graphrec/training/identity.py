@@ -13,7 +13,7 @@ import torch
 
 import graphrec
 from graphrec.errors import RunError
-from graphrec.models.base import Recommender
+from graphrec.models.base import GradientRecommender, Recommender
 from graphrec.training.config import TrainConfig
 from graphrec.training.result import Evaluates
 from kg_loaders import RecGraph, Vocabulary
@@ -48,8 +48,10 @@ def run_identity(
     }
     settings = asdict(config)
     identity |= {f"train.{name}": value for name, value in settings.items() if name not in FREE_SETTINGS}
+    made_anew = model.prepared_names() if isinstance(model, GradientRecommender) else ()
     for name, weight in model.state_dict(keep_vars=True).items():
-        identity[f"weights.{name}"] = f"{weight.dtype} {list(weight.shape)}"
+        if name not in made_anew:
+            identity[f"weights.{name}"] = f"{weight.dtype} {list(weight.shape)}"
     holders: dict[str, object] = {f"model.{prefix}".rstrip("."): module for prefix, module in model.named_modules()}
     for prefix, holder in {**holders, "evaluator": evaluator}.items():
         for name, value in vars(holder).items():

@@ -108,7 +108,7 @@ class Learner:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a checkpoint must hold, by name."""
-        tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors: dict[str, Tensor] = {f"model/{name}": value for name, value in trained_state(self.model).items()}
         for name, weight in self.weights.items():
             for key, value in self.optimizer.state[weight].items():
                 tensors[f"optimizer/{key}/{name}"] = value
@@ -116,7 +116,7 @@ class Learner:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from :meth:`tensors`, bit by bit."""
-        load_weights(self.model, tensors, "model/")
+        load_trained(self.model, tensors, "model/")
         moments: dict[int, dict[str, Tensor]] = {}
         for index, name in enumerate(self.weights):
             for key in ("step", "exp_avg", "exp_avg_sq"):
@@ -129,6 +129,14 @@ class Learner:
             value.copy_(tensors[f"average/{name}"])
 
 
-def load_weights(model: GradientRecommender, tensors: Mapping[str, Tensor], prefix: str) -> None:
-    """Copy the tensors whose names begin with ``prefix`` into the model."""
-    model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+def trained_state(model: GradientRecommender) -> dict[str, Tensor]:
+    """Return the model's state without what its ``prepare`` makes."""
+    left_out = model.prepared_names()
+    return {name: value for name, value in model.state_dict().items() if name not in left_out}
+
+
+def load_trained(model: GradientRecommender, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Copy a :func:`trained_state`, whose names begin with ``prefix``, into a prepared model."""
+    state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    own = model.state_dict()
+    model.load_state_dict({name: own[name] for name in model.prepared_names()} | state)

@@ -49,7 +49,7 @@ class TrainResult:
         num_epochs: Epochs trained while selecting; for a closed form the values tried.
         seconds: ``select`` and ``refit`` (training alone) and ``evaluate``, over all sessions of a resumed run.
         history: All records in order.
-        chosen: Hyper-parameters that a closed form chose.
+        chosen: Hyper-parameters that the model chose itself.
     """
 
     best_epoch: int

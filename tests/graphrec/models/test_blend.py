@@ -1,0 +1,195 @@
+import copy
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from cases.graphs import histories_of, planted_graph
+from cases.model_case import GradientCase
+from cases.tiny_training import NUM_ITEMS, ScriptedEvaluator, TinyClosedForm, TinyModel, fit_tiny, outcome, tiny_graph
+
+from graphrec.errors import ArgumentError
+from graphrec.histories import Histories
+from graphrec.models import EASE, Blend, SoftmaxMF
+from graphrec.training import Interrupted, TrainConfig, Trainer
+
+
+class TestBlend(GradientCase):
+    model_class = Blend
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "l2": 10.0}
+
+    def relabelled(self, model, relabelling):
+        other = self.make(relabelling.graph)
+        other.prepare(histories_of(relabelling.graph))
+        with torch.no_grad():
+            for name, value in other.state_dict().items():
+                if name not in other.prepared_names():
+                    value.copy_(self.relabelled_weight(name, model, other, relabelling))
+        return other.eval()
+
+    def relabelled_weight(self, name, model, other, relabelling):
+        if name == "first.kg.entity":
+            old_of_new = torch.from_numpy(relabelling.entities).argsort()
+            old_rows = {int(entity): row for row, entity in enumerate(model.first.kg.entities)}
+            rows = [old_rows[int(old_of_new[entity])] for entity in other.first.kg.entities]
+            return model.first.kg.entity[:, rows]
+        return super().relabelled_weight(name, model, other, relabelling)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return TestBlend().fit(planted_graph())
+
+
+def scores_at(model, weight, histories):
+    model.weight.fill_(weight)
+    with torch.no_grad():
+        return model.score(histories)
+
+
+def test_scores_are_the_weighted_z_scores_of_both_models(fitted):
+    histories = histories_of(planted_graph())
+    with torch.no_grad():
+        first, second = (part.score(histories).double().numpy() for part in (fitted.first, fitted.second))
+    z = [(s - s.mean(1, keepdims=True)) / s.std(1, keepdims=True) for s in (first, second)]
+    blended = scores_at(copy.deepcopy(fitted), 0.3, histories).numpy()
+    np.testing.assert_allclose(blended, 0.7 * z[0] + 0.3 * z[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("weight", "part"), [(0.0, "first"), (1.0, "second")])
+def test_at_its_ends_it_ranks_as_one_model_alone(fitted, weight, part):
+    histories = histories_of(planted_graph())
+    with torch.no_grad():
+        alone = getattr(fitted, part).score(histories).double()
+    blended = scores_at(copy.deepcopy(fitted), weight, histories).double()
+    z = (alone - alone.mean(1, keepdim=True)) / alone.std(1, keepdim=True, correction=0)
+    torch.testing.assert_close(blended, z, rtol=1e-4, atol=1e-4)
+
+
+def test_equal_scores_say_nothing(fitted):
+    with torch.no_grad():
+        empty = Histories.from_lists([[]])
+        assert not fitted.second.score(empty).any()
+        assert scores_at(copy.deepcopy(fitted), 1.0, empty).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("best", range(5))
+def test_the_weight_is_found_by_going_up(best):
+    model = Blend(TinyModel(), TinyClosedForm(), weights=(0.0, 0.2, 0.4, 0.6, 1.0))
+    asked = []
+
+    def validate():
+        asked.append(model.weights.index(round(float(model.weight), 6)))
+        return -abs(asked[-1] - best)
+
+    chosen = model.choose(validate)
+    assert chosen == {"weight": model.weights[best]}
+    assert float(model.weight) == pytest.approx(model.weights[best])
+    assert len(asked) == len(set(asked))  # nothing is asked twice
+
+
+def test_one_weight_is_asked_about_once():
+    asked = []
+    model = Blend(TinyModel(), TinyClosedForm(), weights=[0.3])
+    assert model.choose(lambda: asked.append(1) or 0.5) == {"weight": 0.3}
+    assert len(asked) == 1
+
+
+def tiny_blend():
+    return Blend(TinyModel(), TinyClosedForm(powers=()), weights=(0.0, 0.5, 1.0))
+
+
+def test_training_chooses_on_validation_with_the_weights_of_the_best_epoch_and_keeps_the_choice(tmp_path):
+    # Three epochs at the middle, the second best; then the middle, 0 and 1.
+    evaluator = ScriptedEvaluator([0.1, 0.3, 0.2, 0.3, 0.2, 0.4, 0.0])
+    model = tiny_blend()
+    config = TrainConfig(epochs=3, batch_size=11, select_by="mrr", device="cpu", patience=0)
+    result = Trainer(config, seed=3, quiet=True).fit(model, tiny_graph(), evaluator)
+    assert result.best_epoch == 2
+    assert result.chosen == {"weight": 1.0}
+    assert result.valid == {"mrr": 0.4}
+    assert result.best_value == 0.4
+    assert float(model.weight) == 1.0  # after a refit that drew the weights anew
+    epochs, asked = evaluator.weights[:3], evaluator.weights[3:]
+    for weights in asked:
+        assert torch.equal(weights["first.inputs.weight"], epochs[1]["first.inputs.weight"])
+    assert [float(weights["weight"]) for weights in asked[:3]] == [0.5, 0.0, 1.0]
+
+
+def test_the_second_model_is_fitted_to_train_and_then_to_both_parts():
+    model = tiny_blend()
+    fit_tiny(None, model)
+    train, both = (tiny_graph().part(*parts).user.size for parts in (("train",), ("train", "valid")))
+    assert [fitted.items.numel() for fitted in model.second.fitted] == [train, both]
+
+
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("step", [1, 6, 17, 23])
+def test_an_interrupted_run_ends_bit_equal(tmp_path, monkeypatch, step, refit):
+    settings = {"refit": refit, "checkpoint_minutes": 1e-9}
+    expected = outcome(*fit_tiny(tmp_path / "whole", tiny_blend(), **settings))
+    model = tiny_blend()
+
+    def stop(number):
+        if number == step:
+            raise KeyboardInterrupt
+
+    model.first.before_loss = stop
+    try:
+        fit_tiny(tmp_path / "cut", model, **settings)
+    except KeyboardInterrupt:
+        pass
+    else:
+        assert not refit or step > 20
+    resumed, result = fit_tiny(tmp_path / "cut", tiny_blend(), **settings)
+    assert outcome(resumed, result) == expected
+    assert result.chosen == fit_tiny(None, tiny_blend(), **settings)[1].chosen
+
+
+def test_an_interrupt_while_choosing_is_heard_and_the_run_resumes(tmp_path, monkeypatch):
+    expected = outcome(*fit_tiny(None, tiny_blend()))
+    model = tiny_blend()
+    own = model.choose
+
+    def choose(validate):
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGINT)
+        return own(validate)
+
+    monkeypatch.setattr(model, "choose", choose)
+    with pytest.raises(Interrupted):
+        fit_tiny(tmp_path, model)
+    assert outcome(*fit_tiny(tmp_path, tiny_blend())) == expected
+
+
+def test_checkpoints_do_not_hold_the_closed_form(tmp_path):
+    from safetensors import safe_open
+
+    fit_tiny(tmp_path, tiny_blend())
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+        names = list(file.keys())
+    assert any(name.startswith("model/first.") for name in names)
+    assert not any("second." in name for name in names)
+
+
+def test_a_finished_model_holds_all_of_both():
+    model = TestBlend().fit(planted_graph())
+    assert model.state_dict()["second.weight"].numel() == planted_graph().num_items ** 2
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ArgumentError, match="same items, got 30 and 31"):
+        Blend(TinyModel(), EASE(NUM_ITEMS + 1))
+    for weights in ([], [0.5, 0.2], [0.1, 0.1]):
+        with pytest.raises(ArgumentError, match="increasing"):
+            Blend(TinyModel(), TinyClosedForm(), weights=weights)
+    with pytest.raises(ArgumentError, match="weights must be"):
+        Blend(TinyModel(), TinyClosedForm(), weights=[0.5, 1.5])
+
+
+def test_it_serves_strangers_only_if_both_models_do():
+    graph = planted_graph()
+    assert Blend.from_graph(graph).inductive
+    assert not Blend(SoftmaxMF.from_graph(graph), EASE(graph.num_items)).inductive
