@@ -13,6 +13,7 @@ import torch
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
+from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.naming import entity_name, relation_name
 from graphrec.serving.recommender import RunRecommender
@@ -117,7 +118,7 @@ def explain(recommender: RunRecommender, histories: Histories, item: int, k: int
 
     For InductiveKGAT the split over past items is exact: its score is a sum over them, before which nothing is
     nonlinear but the attention itself. For other models a past item's summand is what the score loses when it is
-    left out (leave-one-out).
+    left out (leave-one-out). A blend's paths are those of its first model.
 
     Args:
         recommender: Model and graph.
@@ -148,7 +149,8 @@ def explain(recommender: RunRecommender, histories: Histories, item: int, k: int
         )
         for i in order
     )
-    paths = paths_to(model, graph, histories, item, k) if isinstance(model, InductiveKGAT) else []
+    attended = model.first if isinstance(model, Blend) else model
+    paths = paths_to(attended, graph, histories, item, k) if isinstance(attended, InductiveKGAT) else []
     base = score - float(parts.sum())
     return Explanation(graph.items.id_of(item), graph.item_labels[item], score, base, past, tuple(paths))
 

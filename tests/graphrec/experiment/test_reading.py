@@ -157,7 +157,7 @@ def test_the_last_of_several_options_counts() -> None:
 
 def test_help_names_the_options_of_the_model() -> None:
     assert "--model.dim" not in help_text(None)
-    shown = help_text("InductiveKGAT")
+    shown = help_text("inductive-kgat")
     assert "--model.dim" in shown
     assert "Width of the vectors." in shown
     assert "default: 8" in shown

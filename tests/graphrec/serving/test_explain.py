@@ -10,7 +10,7 @@ from cases.graphs import histories_of, planted_graph
 from graphrec.encoders.knowledge_graph import ItemEdges
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, InductiveKGAT
+from graphrec.models import EASE, Blend, InductiveKGAT
 from graphrec.serving.explain import explain, percent
 from graphrec.serving.picture import draw_explanation
 from graphrec.serving.recommender import RunRecommender
@@ -129,6 +129,20 @@ def test_an_entity_without_a_name_is_known_from_the_most_taken_other_items():
     recommender = films(["film.film.genre"], ["m.01"], genre, taken=(3, 4))
     assert reasons(recommender) == ["same genre as Heat (also Fargo, Speed)"]
     assert explain(recommender, Histories.from_lists([[0]]), 1).sentences[-1].endswith("Heat (also Fargo, Speed)")
+
+
+def test_a_blend_has_the_paths_of_its_first_model_and_the_summands_of_both():
+    recommender = films(["director"], ["m.1"], [[0, 0, 6], [1, 0, 6]])
+    histories = Histories.from_lists([[0, 3]])
+    ease = EASE(6, l2=1.0)
+    ease.fit(Histories.from_lists([[0, 1], [0, 1], [3, 4]]))
+    blend = Blend(recommender.model, ease).eval()
+    told = explain(RunRecommender(blend, recommender.graph), histories, 1)
+    assert [str(path) for path in told.paths] == ["same director as Heat"]
+    assert told.past[0].title == "Heat"
+    with torch.no_grad():
+        without = blend.score(Histories.from_lists([[3]]))[0, 1]
+        assert told.past[0].contribution == pytest.approx(float(blend.score(histories)[0, 1] - without), abs=1e-5)
 
 
 def test_a_rare_entity_comes_before_one_that_nearly_all_items_share_though_less_attended():
