@@ -78,6 +78,10 @@ class Interactions:
         for name in ("user", "item", "time", "weight", "split"):
             yield name, getattr(self, name)
 
+    def __repr__(self) -> str:
+        columns = [name for name, column in self.columns() if column is not None]
+        return f"Interactions({len(self)} pairs: {', '.join(columns)})"
+
 
 @dataclass(frozen=True, eq=False)
 class Feature:
@@ -122,6 +126,10 @@ class Feature:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        kind = "texts" if self.is_text else f"vectors of width {self.values.shape[1]}"
+        return f"Feature({len(self)} {kind}, {int(self.present.sum())} known)"
 
 
 Features = Mapping[str, Feature]
