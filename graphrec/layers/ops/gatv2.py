@@ -13,8 +13,8 @@ from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import product, working_dtype
 from graphrec.layers.ops.standalone import standalone
 
-# Numbers a block may hold. Smaller ones fit a nearer cache, but each costs every operation a wake-up of its threads: on
-# amazon-book, 2 cores, 2 ** 17 took 2.4 s where 2 ** 20 takes .83 s (sleeping threads; .75 and .55 s with spinning ones).
+# Numbers a block may hold. Smaller ones fit a nearer cache, but each costs every operation a wake-up of its threads:
+# on amazon-book, 2 cores, 2 ** 17 took 2.4 s where 2 ** 20 takes .83 s (sleeping threads; with spinning ones .75, .55).
 BLOCK_NUMBERS = 1 << 20
 
 
