@@ -66,3 +66,22 @@ def test_normalisers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = json.loads(out.read_text(encoding="utf-8"))
     assert [row["variant"] for row in rows] == ["softmax", "entmax15"]
     assert all(0 <= value <= 1 for row in rows for value in row["ten times longer"]["values"])
+
+
+def test_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = load("benchmark_loading")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    (folder / "train.txt").write_text("0 1 2\n1 0\n", encoding="utf-8")
+    out = tmp_path / "rows.json"
+    script.main([str(folder), "--triples", "100", "--repeats", "1", "--json", str(out)])
+    rows = json.loads(out.read_text(encoding="utf-8"))
+    assert [row["from"] for row in rows] == ["cold", "cache", "cold"]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_triples_of_the_loading_benchmark_are_distinct(tmp_path: Path) -> None:
+    load("benchmark_loading").write_triples(tmp_path / "made.nt", 200_000)
+    lines = (tmp_path / "made.nt").read_text(encoding="ascii").splitlines()
+    assert len(set(lines)) == len(lines) == 200_000
