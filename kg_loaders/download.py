@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -196,7 +197,8 @@ def _extract(archive: Path, members: Mapping[str, str], folder: Path, what: str)
                 info = _member(opened, member, what)
                 with opened.open(info) as stream:
                     _replace_by(folder / name, partial(_copy, stream, what=what))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    # zlib.error: damage inside a member. RuntimeError: it wants a password; NotImplementedError is one of its kind.
+    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
         raise DownloadError(f"{what} is not a whole zip archive: {error}") from error
 
 

@@ -39,7 +39,7 @@ class Blend(GradientRecommender):
 
     Source:
         Score fusion by z-scores: Fox and Shaw, "Combination of Multiple Searches" (TREC-2, 1993), with the
-        normalisation of Renda and Straccia, "Web Metasearch: Rank vs. Score Based Rank Aggregation" (SAC 2003).
+        normalisation of Renda and Straccia, "Web Metasearch: Rank vs. Score Based Rank Aggregation Methods" (SAC 2003).
     """
 
     chooses = True

@@ -1,5 +1,6 @@
 import os
 import re
+import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -145,6 +146,22 @@ def test_the_real_sets_have_their_published_sizes(name: str, places: Path) -> No
     assert sizes(graph) == SIZES[name]
     assert graph.name == name
     assert load(name) == graph  # from the cache
+
+
+@pytest.mark.parametrize("name", ["alibaba-ifashion", "last-fm"])
+def test_large_sets_come_from_the_cache_in_little_memory(name: str, places: Path) -> None:
+    need(name)
+    load(name)
+    # Not ru_maxrss: a process that was forked from a large one starts with the peak of that one.
+    code = f"""
+import pathlib
+import kg_loaders
+kg_loaders.load({name!r})
+peak = next(line for line in pathlib.Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+print(int(peak.split()[1]) / 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert float(done.stdout) < 1000  # about 140
 
 
 @pytest.mark.slow

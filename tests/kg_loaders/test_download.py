@@ -273,6 +273,20 @@ def test_a_strange_archive(server: Server, tmp_path: Path, members: dict[str, by
     assert not (tmp_path / "kg_final.txt").exists()
 
 
+@pytest.mark.parametrize("damage", ["data", "password"])
+def test_a_damaged_archive(server: Server, tmp_path: Path, damage: str) -> None:
+    content = bytearray(zipped({"kg_final.txt": b"0 0 1\n" * 100}))
+    if damage == "data":  # of the first member: 30 bytes of header, its name, then what was deflated
+        content[30 + len("kg_final.txt")] = 0xFF
+    else:  # the flag of encryption in both headers of the member
+        content[6] |= 1
+        content[content.index(b"PK\x01\x02") + 8] |= 1
+    server.content = bytes(content)
+    with pytest.raises(DownloadError, match="not a whole zip archive"):
+        fetch((RemoteFile("kg_final.txt", server.url("x.zip"), unzip=True),), tmp_path, about=ABOUT, say=lambda _: None)
+    assert not (tmp_path / "kg_final.txt").exists()
+
+
 def test_a_zip_bomb_is_not_unpacked(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     server.content = zipped({"kg_final.txt": b"0" * 1_000_000})
     monkeypatch.setattr(download, "MAX_BYTES", 100_000)
