@@ -2,13 +2,29 @@
 
 from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
 from graphrec.models.blend import Blend
+from graphrec.models.bpr_mf import BPRMF
+from graphrec.models.cke import CKE
 from graphrec.models.ease import EASE
+from graphrec.models.ials import IALS
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.models.item_knn import ItemKNN
+from graphrec.models.kgat import KGAT
+from graphrec.models.kgcn import KGCN
+from graphrec.models.kgin import KGIN
+from graphrec.models.light_gcn import LightGCN
 from graphrec.models.mf import SoftmaxMF
 from graphrec.models.popularity import Popularity
+from graphrec.models.ripple_net import RippleNet
 
 MODELS: dict[str, type[Recommender]] = {
+    "BPRMF": BPRMF,
+    "CKE": CKE,
+    "IALS": IALS,
+    "KGAT": KGAT,
+    "KGCN": KGCN,
+    "KGIN": KGIN,
+    "LightGCN": LightGCN,
+    "RippleNet": RippleNet,
     "Blend": Blend,
     "EASE": EASE,
     "InductiveKGAT": InductiveKGAT,
@@ -19,14 +35,22 @@ MODELS: dict[str, type[Recommender]] = {
 """Every model that a configuration or the command line can name."""
 
 __all__ = [
+    "BPRMF",
+    "CKE",
     "EASE",
+    "IALS",
+    "KGAT",
+    "KGCN",
+    "KGIN",
     "MODELS",
     "Blend",
     "ClosedFormRecommender",
     "GradientRecommender",
     "InductiveKGAT",
     "ItemKNN",
+    "LightGCN",
     "Popularity",
     "Recommender",
+    "RippleNet",
     "SoftmaxMF",
 ]

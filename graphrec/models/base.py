@@ -31,6 +31,7 @@ class Recommender(nn.Module, ABC):
             raise ArgumentError(f"num_items must be >= 1, got {num_items}")
         self.num_items = num_items
         self._cache: dict[str, Any] = {}
+        self._result_shapes: dict[str, tuple[int | None, ...]] = {}
 
     @classmethod
     @abstractmethod
@@ -77,6 +78,14 @@ class Recommender(nn.Module, ABC):
         self.forget()
         return super().load_state_dict(*args, **kwargs)
 
+    def register_result(self, name: str, *shape: int | None, dtype: torch.dtype = torch.float32) -> None:
+        """Register the buffer of a tensor that fitting finds, empty for now; ``None`` is a size that it also finds.
+
+        Loading a state fills it, so a state can be loaded into an unfitted model of the same ``num_items``.
+        """
+        self.register_buffer(name, torch.empty(0, dtype=dtype))
+        self._result_shapes[name] = shape
+
     def check_known(self, histories: Histories, num_users: int) -> Tensor:
         """Return ``histories.user_index`` after making sure that all of them are known users."""
         name = type(self).__name__
@@ -89,22 +98,30 @@ class Recommender(nn.Module, ABC):
             raise StrangerError(f"{name} knows users 0..{num_users - 1}, got {int(histories.user_index.max())}")
         return histories.user_index
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        errors = lists[-1]
+        for name, shape in self._result_shapes.items():
+            value = state_dict.get(prefix + name)
+            if not isinstance(value, Tensor):
+                continue
+            buffer = self.get_buffer(name)
+            sizes = zip(shape, value.shape, strict=False)
+            if value.numel() and (value.dim() != len(shape) or any(want not in (None, got) for want, got in sizes)):
+                wanted = ", ".join("any" if size is None else str(size) for size in shape)
+                errors.append(f"{prefix}{name} must have shape [{wanted}], got {list(value.shape)}")
+                value = buffer
+            # Taken over, not copied: the largest results fill half of the memory.
+            self._buffers[name] = state_dict[prefix + name] = value.to(buffer.device, buffer.dtype)
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
+
 
 class ClosedFormRecommender(Recommender):
     """A model that is fitted in one call, without gradients.
 
-    What fitting finds lives in buffers made by :meth:`register_result`. They are empty before, and loading a state
-    fills them, so a state can be loaded into an unfitted model of the same ``num_items``.
+    What fitting finds lives in buffers made by :meth:`register_result`.
     """
-
-    def __init__(self, num_items: int) -> None:
-        super().__init__(num_items)
-        self._result_shapes: dict[str, tuple[int | None, ...]] = {}
-
-    def register_result(self, name: str, *shape: int | None, dtype: torch.dtype = torch.float32) -> None:
-        """Register the buffer of a tensor that :meth:`fit` finds, empty for now; ``None`` is a size it also finds."""
-        self.register_buffer(name, torch.empty(0, dtype=dtype))
-        self._result_shapes[name] = shape
 
     def check_ready(self, histories: Histories) -> None:
         """Make sure that the model has been fitted and knows all items of the histories.
@@ -124,24 +141,6 @@ class ClosedFormRecommender(Recommender):
             raise ArgumentError(
                 f"histories.items must be within 0..{self.num_items - 1}, got {int(items.min())}..{int(items.max())}"
             )
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
-    ) -> None:
-        errors = lists[-1]
-        for name, shape in self._result_shapes.items():
-            value = state_dict.get(prefix + name)
-            if not isinstance(value, Tensor):
-                continue
-            buffer = self.get_buffer(name)
-            sizes = zip(shape, value.shape, strict=False)
-            if value.numel() and (value.dim() != len(shape) or any(want not in (None, got) for want, got in sizes)):
-                wanted = ", ".join("any" if size is None else str(size) for size in shape)
-                errors.append(f"{prefix}{name} must have shape [{wanted}], got {list(value.shape)}")
-                value = buffer
-            # Taken over, not copied: the largest results fill half of the memory.
-            self._buffers[name] = state_dict[prefix + name] = value.to(buffer.device, buffer.dtype)
-        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
 
     @abstractmethod
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
-from graphrec.models.sparse import cooccurrence_blocks
+from graphrec.sparse import cooccurrence_blocks
 from kg_loaders import RecGraph
 
 BLOCK_ROWS = 1024  # rows that are counted, swept or mirrored at once

@@ -17,7 +17,7 @@ from graphrec.sampling import UniformNegatives
 from kg_loaders import RecGraph
 
 if TYPE_CHECKING:
-    from graphrec.encoders import ItemEdges, KnowledgeGraphEncoder
+    from graphrec.encoders import CooccurrenceEncoder, ItemEdges, KnowledgeGraphEncoder
 
 
 class InductiveKGAT(GradientRecommender):
@@ -25,11 +25,16 @@ class InductiveKGAT(GradientRecommender):
 
     .. math::
         h_i &= e_i + \gamma \odot \textstyle\sum_{(r, t) \in \mathcal{N}_i} \alpha_{irt} \, x_t
+            + \delta \odot \textstyle\sum_{k \in \mathcal{C}_i} \beta_{ik} \, e_k
             &&\text{an item as part of a history} \\
         g_j &= e'_j + \gamma' \odot \textstyle\sum_{(r, t) \in \mathcal{N}_j} \alpha'_{jrt} \, x'_t
+            + \delta' \odot \textstyle\sum_{k \in \mathcal{C}_j} \beta_{jk} \, e'_k
             &&\text{an item as a candidate} \\
         u   &= \textstyle\sum_{i \in \mathcal{H}_u} A_{ui} \, h_i, \qquad
         s(u, j) = \cos(u, g_j) / \tau + b_j
+
+    An item attends to what the KG says of it, and to the items :math:`\mathcal{C}_i` that the same users took
+    (:class:`~graphrec.encoders.CooccurrenceEncoder`).
 
     A user is a function of a history, so a stranger is served at once. Training hides a random part of each history
     and asks for the whole of it back, with a softmax over negatives.
@@ -46,7 +51,9 @@ class InductiveKGAT(GradientRecommender):
         heads: Attention heads over the KG's edges into items, averaged.
         hops: How many edges away from an item the KG is read, 1 to 3.
         min_entity_items: With one hop, entities linked to fewer distinct items are left out: they connect nothing.
-        gate: Start value of the gates :math:`\gamma` and :math:`\gamma'`, one a channel.
+        gate: Start value of the gates :math:`\gamma`, :math:`\gamma'`, :math:`\delta` and :math:`\delta'`, one for each
+            channel.
+        co_neighbors: Items that the same users took, :math:`|\mathcal{C}_i|`; 0 leaves them out.
         temperature: :math:`\tau`.
         keep: Share of a history shown as input in training, above 0, at most 1.
         target_power: Each target of a user weighs ``1 / len(history) ** target_power``: 0 counts pairs, 1 users.
@@ -73,6 +80,7 @@ class InductiveKGAT(GradientRecommender):
         hops: int = 1,
         min_entity_items: int = 2,
         gate: float = 0.5,
+        co_neighbors: int = 0,
         temperature: float = 0.2,
         keep: float = 0.5,
         target_power: float = 0.5,
@@ -84,6 +92,7 @@ class InductiveKGAT(GradientRecommender):
         super().__init__(num_items)
         for name, value in (("dim", dim), ("heads", heads), ("num_negatives", num_negatives)):
             check_range(name, value, low=1)
+        check_range("co_neighbors", co_neighbors, low=0)
         check_range("temperature", temperature, low=1e-3)
         check_range("keep", keep, low=1e-3, high=1.0)
         check_range("target_power", target_power, low=0.0, high=1.0)
@@ -103,6 +112,11 @@ class InductiveKGAT(GradientRecommender):
         self.attention_bias = nn.Parameter(torch.empty(num_items)) if attend_history else None
         self.pool = HistoryAttentionPooling(dim)
         self.pool.requires_grad_(attend_history)
+        self.co: CooccurrenceEncoder | None = None
+        if co_neighbors:
+            from graphrec.encoders import CooccurrenceEncoder
+
+            self.co = CooccurrenceEncoder(num_items, co_neighbors, dim, gate, num_sides=2 if untied else 1)
         self.kg: KnowledgeGraphEncoder | None = None
         if len(triples):
             # It brings torch_geometric, which takes two seconds to import; models without a KG never pay for it.
@@ -136,13 +150,16 @@ class InductiveKGAT(GradientRecommender):
         if self.attention_bias is not None:
             nn.init.zeros_(self.attention_bias)
         self.pool.reset_parameters()
-        if self.kg is not None:
-            self.kg.reset_parameters()
+        for encoder in (self.kg, self.co):
+            if encoder is not None:
+                encoder.reset_parameters()
 
     def prepare(self, histories: Histories) -> None:
-        """Note which items were taken at all; see :meth:`GradientRecommender.prepare`."""
+        """Note which items were taken at all, and by the same users; see :meth:`GradientRecommender.prepare`."""
         self.taken.copy_(torch.bincount(histories.items, minlength=self.num_items) > 0)
         self.negatives = UniformNegatives(self.num_items, self.taken)
+        if self.co is not None:
+            self.co.prepare(histories)
         with torch.no_grad():
             for table in (self.item, self.candidate):
                 if table is not None:
@@ -157,18 +174,18 @@ class InductiveKGAT(GradientRecommender):
             inputs: Which rows of ``h`` to make, int64; ``None`` means all.
             candidates: Which rows of ``g``; the same as ``inputs`` where the two share their vectors.
         """
-        h = _at(self.item, inputs)
-        if self.candidate is None:
-            if self.kg is not None:
-                h = h + self.kg(h, rows=[inputs])[0]
-            return h, h
-        g = _at(self.candidate, candidates)
-        if self.kg is None:
-            return h, g
-        if not self.attend_candidates:
-            return h + self.kg(h, rows=[inputs])[0], g
-        history_side, candidate_side = self.kg(h, g, rows=[inputs, candidates])
-        return h + history_side, g + candidate_side
+        tables = [self.item] if self.candidate is None else [self.item, self.candidate]
+        rows = [inputs, candidates][: len(tables)]
+        own = [_at(table, at) for table, at in zip(tables, rows, strict=True)]
+        sides = list(own)
+        if self.co is not None:
+            sides = [side + near for side, near in zip(sides, self.co(*tables, rows=rows), strict=True)]
+        if self.kg is not None:
+            # The KG reaches the history's side alone, or both.
+            reached = len(self.kg.sides)
+            said = self.kg(*own[:reached], rows=rows[:reached])
+            sides[:reached] = [side + of_kg for side, of_kg in zip(sides[:reached], said, strict=True)]
+        return sides[0], sides[-1]
 
     def user_vectors(self, histories: Histories, h: Tensor) -> Tensor:
         """Pool each history over the item vectors ``h``; ``[batch_size, dim]``, zeros for an empty history."""

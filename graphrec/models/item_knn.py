@@ -16,7 +16,7 @@ from torch import Tensor
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
-from graphrec.models.sparse import cooccurrence_blocks, history_matrix
+from graphrec.sparse import cooccurrence_blocks, history_matrix
 from kg_loaders import RecGraph
 
 

@@ -1,4 +1,4 @@
-"""Negatives that a whole batch shares, with the probabilities that a softmax needs to make up for them."""
+"""Negatives: items that a whole batch shares, with their probabilities, or one that a user did not take."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
+from graphrec.histories import Histories
 
 
 class Negatives(NamedTuple):
@@ -105,3 +106,34 @@ class PopularityNegatives:
         # Rounding may leave the last bound a little below 1.
         items = torch.searchsorted(self._bounds, draws, right=True).clamp(max=num_items - 1)
         return Negatives(items, self.probabilities[items].log().to(torch.float32))
+
+
+def untaken_items(histories: Histories, num_items: int, generator: torch.Generator) -> Tensor:
+    """Draw, for every item of every history, one that its user did not take, all with the same probability.
+
+    Args:
+        histories: Whose items are not to be drawn, on the CPU.
+        num_items: Number of items.
+        generator: Source of randomness.
+
+    Returns:
+        int64 ``[total]``, in the order of ``histories.items``; -1 where the user took every item.
+
+    Example:
+        >>> untaken_items(Histories.from_lists([[0, 2], [0, 1, 2]]), 3, torch.Generator()).tolist()
+        [1, 1, -1, -1, -1]
+    """
+    check_range("num_items", num_items, low=1)
+    rows = histories.rows
+    taken = torch.unique(rows * num_items + histories.items)
+    num_taken = torch.bincount(torch.div(taken, num_items, rounding_mode="floor"), minlength=len(histories))
+    before = num_taken.cumsum(0) - num_taken
+    free = num_items - num_taken[rows]
+    # The k-th of the items not taken lies as many places further as taken ones lie below it.
+    rank = (torch.rand(len(rows), generator=generator, dtype=torch.float64) * free).long()
+    rank = torch.minimum(rank, (free - 1).clamp(min=0))
+    gaps = taken % num_items - (torch.arange(len(taken)) - before[torch.div(taken, num_items, rounding_mode="floor")])
+    # gaps[k]: untaken items below the k-th taken one. It rises within a user, so users in a row make one sorted list.
+    sorted_gaps = torch.repeat_interleave(torch.arange(len(histories)), num_taken) * (num_items + 1) + gaps
+    passed = torch.searchsorted(sorted_gaps, rows * (num_items + 1) + rank, right=True) - before[rows]
+    return torch.where(free > 0, rank + passed, -1)

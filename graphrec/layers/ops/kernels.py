@@ -40,9 +40,14 @@ def sampled_product(ptr: Tensor, col: Tensor, left: Tensor, right: Tensor, out: 
     """Return ``out_e = left[row_e] · right[col_e]``, ``[num_edges]``; ``out``, if given, must hold zeros."""
     if out is None:
         out = left.new_zeros(col.numel())
-    if col.numel():
+    num_rows, num_cols = ptr.numel() - 1, right.size(0)
+    if col.numel() > num_rows * num_cols:
+        # More edges than cells, as parallel edges make them: torch's kernel returns only as many as there are cells.
+        rows = torch.repeat_interleave(torch.arange(num_rows, device=col.device), (ptr[1:] - ptr[:-1]).long())
+        out.copy_((left @ right.t())[rows, col.long()])
+    elif col.numel():
         # Zeros: beta = 0 does not keep the NaN of memory never written out of the sum.
-        matrix = _csr(ptr, col, out, right.size(0))
+        matrix = _csr(ptr, col, out, num_cols)
         torch.sparse.sampled_addmm(matrix, left.contiguous(), right.contiguous().t(), beta=0.0, out=matrix)
     return out
 

@@ -115,6 +115,15 @@ def test_dot_scores_and_their_gradients():
     assert torch.autograd.gradcheck(lambda q, k: dot_scores(q, k, layout), (query, key))
 
 
+def test_more_parallel_edges_than_there_are_pairs_of_nodes():
+    edges = torch.tensor([[0, 1, 0, 0, 1, 0, 0], [1, 0, 1, 0, 0, 1, 1]])
+    layout = EdgeLayout.from_edge_index(edges, 2, 2)
+    query, key = randn(2, 2, 3), randn(2, 2, 3)
+    expected = (query[edges[1]] * key[edges[0]]).sum(dim=2)[layout.order]
+    torch.testing.assert_close(dot_scores(query, key, layout), expected)
+    assert torch.autograd.gradcheck(lambda q, k: dot_scores(q, k, layout), (query, key))
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
 def test_gatv2_scores_do_not_depend_on_the_blocks(block, monkeypatch):
     monkeypatch.setattr(gatv2, "BLOCK_NUMBERS", block * 6)  # so many edges at a time

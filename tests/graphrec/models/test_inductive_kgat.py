@@ -27,6 +27,19 @@ class TestInductiveKGAT(GradientCase):
         return super().relabelled_weight(name, model, other, relabelling)
 
 
+class TestWithCooccurrences(TestInductiveKGAT):
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "co_neighbors": 5}
+
+    def make(self, graph, seed=0):
+        model = super().make(graph, seed)
+        model.prepare(histories_of(graph))
+        return model
+
+    def relabelled_weight(self, name, model, other, relabelling):
+        value = super().relabelled_weight(name, model, other, relabelling)
+        return torch.from_numpy(relabelling.items)[value] if name == "co.neighbor" else value
+
+
 def fitted(graph, seed=0, **options):
     case = TestInductiveKGAT()
     case.options = {**TestInductiveKGAT.options, **options}

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from graphrec.histories import Histories
-from graphrec.models.sparse import cooccurrence_blocks, history_matrix
+from graphrec.sparse import cooccurrence_blocks, history_matrix
 
 
 def test_history_matrix_is_zero_or_one():

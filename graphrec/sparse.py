@@ -24,10 +24,13 @@ def history_matrix(histories: Histories, num_items: int) -> Any:
     return matrix
 
 
-def cooccurrence_blocks(histories: Histories, num_items: int, block_rows: int = 1024) -> Iterator[tuple[slice, Any]]:
-    r"""Yield :math:`X^\top X` of the history matrix :math:`X` in blocks of rows, never the whole.
+def cooccurrence_blocks(
+    histories: Histories, num_items: int, block_rows: int = 1024, user_power: float = 0.0
+) -> Iterator[tuple[slice, Any]]:
+    r"""Yield :math:`X^\top W X` of the history matrix :math:`X` in blocks of rows, never the whole.
 
-    Entry (i, j) counts the users who took both items; the diagonal counts the users of each item.
+    Entry (i, j) counts the users who took both items; the diagonal counts the users of each item. A user counts
+    :math:`W_{uu} = |\mathcal{H}_u|^{-p}`, with ``user_power`` as :math:`p`: 1 for everybody where it is 0.
 
     Yields:
         The rows of a block, and the block as scipy CSR float32 ``[rows, num_items]``.
@@ -39,6 +42,9 @@ def cooccurrence_blocks(histories: Histories, num_items: int, block_rows: int = 
     """
     matrix = history_matrix(histories, num_items)
     transposed = matrix.T.tocsr()
+    if user_power:
+        lengths = np.maximum(np.diff(matrix.indptr), 1).astype(np.float32)
+        transposed.data *= (lengths**-user_power)[transposed.indices]
     for start in range(0, num_items, block_rows):
         rows = slice(start, min(start + block_rows, num_items))
         yield rows, transposed[rows] @ matrix
