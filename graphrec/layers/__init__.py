@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from graphrec.layers.gated_fusion import GatedFusion
     from graphrec.layers.hetero_attention_conv import HeteroAttentionConv
     from graphrec.layers.history_attention_pooling import HistoryAttentionPooling
+    from graphrec.layers.history_match import HistoryMatch
     from graphrec.layers.kgat_conv import KGATConv
     from graphrec.layers.kgcn_conv import KGCNConv
     from graphrec.layers.kgin_conv import KGINConv
@@ -27,6 +28,7 @@ __all__ = [
     "GatedFusion",
     "HeteroAttentionConv",
     "HistoryAttentionPooling",
+    "HistoryMatch",
     "KGATConv",
     "KGCNConv",
     "KGINConv",
@@ -43,6 +45,7 @@ _MODULES = {
     "GatedFusion": "gated_fusion",
     "HeteroAttentionConv": "hetero_attention_conv",
     "HistoryAttentionPooling": "history_attention_pooling",
+    "HistoryMatch": "history_match",
     "KGATConv": "kgat_conv",
     "KGCNConv": "kgcn_conv",
     "KGINConv": "kgin_conv",

@@ -74,10 +74,73 @@ def sampled_softmax(
         Probabilistic Language Model" (IEEE TNN 2008); in recommendation after Yi et al.,
         "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations" (RecSys 2019).
     """
-    num_targets, num_negatives = len(positives), len(negatives)
     check_range("temperature", temperature, low=1e-8)
-    if rows is None and num_targets != len(queries):
-        raise ArgumentError(f"rows must be given for {num_targets} targets of {len(queries)} rows")
+    num_targets, num_negatives = len(positives), len(negatives)
+    rows = _checked(
+        num_targets, len(queries), num_negatives, rows, weights, positive_bias, positive_items, negative_items, log_q
+    ).to(queries.device)
+    if negative_bias is not None:
+        _check_size("negative_bias", negative_bias, num_negatives)
+    queries = queries / temperature
+    positive = (queries.index_select(0, rows) * positives).sum(dim=1)  # [num_targets]
+    offset = _correction(log_q, num_negatives, queries)
+    if negative_bias is not None:
+        offset = offset + negative_bias
+    logits = torch.addmm(offset.expand(num_negatives), queries, negatives.t())  # [num_rows, num_negatives]
+    return _loss(positive, logits, rows, weights, positive_bias, positive_items, negative_items)
+
+
+def softmax_over_samples(
+    positive: Tensor,
+    negative: Tensor,
+    log_q: Tensor | float,
+    *,
+    rows: Tensor | None = None,
+    weights: Tensor | None = None,
+    positive_bias: Tensor | None = None,
+    positive_items: Tensor | None = None,
+    negative_items: Tensor | None = None,
+) -> Tensor:
+    r"""Return the loss of :func:`sampled_softmax` where the scores are no products of vectors.
+
+    Args:
+        positive: :math:`s_{bt}` of the targets, ``[num_targets]``.
+        negative: :math:`s_{bn}`, ``[num_rows, num_negatives]``.
+        log_q: As in :func:`sampled_softmax`, like all that follow.
+        rows: The row of each target.
+        weights: Of the targets.
+        positive_bias: Added to ``positive``.
+        positive_items: Which item each target is.
+        negative_items: Which item each negative is.
+
+    Returns:
+        A scalar; 0 where there are no targets.
+
+    Raises:
+        ArgumentError: Shapes contradict each other, or only one of the two kinds of items is given.
+    """
+    num_rows, num_negatives = negative.shape
+    rows = _checked(
+        len(positive), num_rows, num_negatives, rows, weights, positive_bias, positive_items, negative_items, log_q
+    ).to(negative.device)
+    logits = negative + _correction(log_q, num_negatives, negative)
+    return _loss(positive, logits, rows, weights, positive_bias, positive_items, negative_items)
+
+
+def _checked(
+    num_targets: int,
+    num_rows: int,
+    num_negatives: int,
+    rows: Tensor | None,
+    weights: Tensor | None,
+    positive_bias: Tensor | None,
+    positive_items: Tensor | None,
+    negative_items: Tensor | None,
+    log_q: Tensor | float,
+) -> Tensor:
+    """Return the rows after making sure that all sizes fit."""
+    if rows is None and num_targets != num_rows:
+        raise ArgumentError(f"rows must be given for {num_targets} targets of {num_rows} rows")
     if (positive_items is None) != (negative_items is None):
         raise ArgumentError("positive_items and negative_items go together, got one of them")
     for name, tensor, size in (
@@ -85,22 +148,30 @@ def sampled_softmax(
         ("weights", weights, num_targets),
         ("positive_bias", positive_bias, num_targets),
         ("positive_items", positive_items, num_targets),
-        ("negative_bias", negative_bias, num_negatives),
         ("negative_items", negative_items, num_negatives),
         ("log_q", log_q if isinstance(log_q, Tensor) else None, num_negatives),
     ):
-        if tensor is not None and tensor.shape != (size,):
-            raise ArgumentError(f"{name} must have shape [{size}], got {list(tensor.shape)}")
-    queries = queries / temperature
-    rows = torch.arange(num_targets, device=queries.device) if rows is None else rows
+        if tensor is not None:
+            _check_size(name, tensor, size)
+    return torch.arange(num_targets) if rows is None else rows
 
-    positive = (queries.index_select(0, rows) * positives).sum(dim=1)  # [num_targets]
+
+def _correction(log_q: Tensor | float, num_negatives: int, like: Tensor) -> Tensor:
+    return torch.as_tensor(-math.log(max(num_negatives, 1)) - log_q, dtype=like.dtype, device=like.device)
+
+
+def _loss(
+    positive: Tensor,
+    logits: Tensor,
+    rows: Tensor,
+    weights: Tensor | None,
+    positive_bias: Tensor | None,
+    positive_items: Tensor | None,
+    negative_items: Tensor | None,
+) -> Tensor:
+    """Return the loss, given the corrected scores of the negatives."""
     if positive_bias is not None:
         positive = positive + positive_bias
-    offset = torch.as_tensor(-math.log(max(num_negatives, 1)) - log_q, dtype=queries.dtype, device=queries.device)
-    if negative_bias is not None:
-        offset = offset + negative_bias
-    logits = torch.addmm(offset.expand(num_negatives), queries, negatives.t())  # [num_rows, num_negatives]
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # under autocast they are bfloat16
     if positive_items is not None and negative_items is not None:
         # A large negative number, not -inf: a row without any negative left has a gradient of 0, not NaN.
@@ -109,6 +180,12 @@ def sampled_softmax(
     others = logits.logsumexp(dim=1)  # [num_rows]
     loss = torch.logaddexp(positive, others.index_select(0, rows)) - positive
     return weighted_mean(loss, weights)
+
+
+def _check_size(name: str, tensor: Tensor, size: int) -> None:
+    """Make sure that a tensor is a row of ``size`` numbers."""
+    if tensor.shape != (size,):
+        raise ArgumentError(f"{name} must have shape [{size}], got {list(tensor.shape)}")
 
 
 def _accidental_hits(rows: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Blend: the flagship and a closed form in one ranking, weighted on validation."""
+"""Blend: models that err differently in one ranking, weighted on validation."""
 
 from __future__ import annotations
 
@@ -19,19 +19,21 @@ WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 class Blend(GradientRecommender):
-    r"""A model trained by gradients and one in closed form, which err differently, in one ranking.
+    r"""Two models that err differently in one ranking.
 
     .. math::
         s(u, j) = (1 - w) \, z\bigl(s_1(u, \cdot)\bigr)_j + w \, z\bigl(s_2(u, \cdot)\bigr)_j, \qquad
         z(s) = \frac{s - \operatorname{mean}_j s}{\operatorname{std}_j s}
 
-    The scores of each model are brought to one scale for each user, so one :math:`w` fits all. Training trains the
-    first model alone; the second is fitted to the same histories before. :math:`w` is chosen on validation by going up
-    from the middle of ``weights`` to the best neighbour, and is kept for the refit.
+    The scores of each model are brought to one scale for each user, so one :math:`w` fits all. A second model in closed
+    form is fitted before the first is trained; one trained by gradients is trained beside it, and shares nothing with
+    it but the batches. :math:`w` is chosen on validation by going up from the middle of ``weights`` to the best
+    neighbour, and is kept for the refit. A blend may be the first model of another; its own weight is chosen first.
 
     Args:
         first: A model trained by gradients.
-        second: A model in closed form, fitted with the hyper-parameters it holds: choose them in a run of its own.
+        second: Another, or a model in closed form, fitted with the hyper-parameters it holds: choose them in a run of
+            its own.
         weights: Increasing values of :math:`w`, each within 0..1: 0 is the first model alone, 1 the second.
 
     Raises:
@@ -46,7 +48,10 @@ class Blend(GradientRecommender):
     weight: Tensor
 
     def __init__(
-        self, first: GradientRecommender, second: ClosedFormRecommender, weights: Sequence[float] = WEIGHTS
+        self,
+        first: GradientRecommender,
+        second: GradientRecommender | ClosedFormRecommender,
+        weights: Sequence[float] = WEIGHTS,
     ) -> None:
         super().__init__(first.num_items)
         if first.num_items != second.num_items:
@@ -62,16 +67,40 @@ class Blend(GradientRecommender):
         self.register_buffer("weight", torch.tensor(self._middle))
 
     @classmethod
-    def from_graph(cls, graph: RecGraph, l2: float = 200.0, weights: Sequence[float] = WEIGHTS, **options: Any) -> Self:
-        """Make a blend of InductiveKGAT and EASE.
+    def from_graph(
+        cls,
+        graph: RecGraph,
+        l2: float = 200.0,
+        weights: Sequence[float] = WEIGHTS,
+        match_temperature: float = 0.0,
+        match_weights: Sequence[float] = WEIGHTS,
+        **options: Any,
+    ) -> Self:
+        """Make a blend of InductiveKGAT, that with ``match_temperature``, and EASE.
 
         Args:
             graph: Its items and triples.
-            l2: Penalty of EASE, above 0; choose it in a run of EASE alone.
+            l2: Penalty of EASE; choose it in a run of EASE alone. 0 leaves EASE out.
             weights: Shares of EASE to choose from, increasing, each within 0..1.
-            options: Keyword arguments of InductiveKGAT.
+            match_temperature: That of a second InductiveKGAT, which matches each item of a history by itself; 0 leaves
+                it out.
+            match_weights: Its share beside the first, as ``weights``.
+            options: Keyword arguments of both InductiveKGAT.
+
+        Raises:
+            ArgumentError: Both ``l2`` and ``match_temperature`` are 0, or an argument outside its range.
         """
-        return cls(InductiveKGAT.from_graph(graph, **options), EASE(graph.num_items, l2), weights)
+        check_range("l2", l2, low=0.0)
+        check_range("match_temperature", match_temperature, low=0.0)
+        if not l2 and not match_temperature:
+            raise ArgumentError("l2 and match_temperature must not both be 0: one model alone is no blend")
+        first: GradientRecommender = InductiveKGAT.from_graph(graph, **options)
+        if match_temperature:
+            matched = InductiveKGAT.from_graph(graph, match_temperature=match_temperature, **options)
+            if not l2:
+                return cls(first, matched, match_weights)
+            first = cls(first, matched, match_weights)
+        return cls(first, EASE(graph.num_items, l2), weights)
 
     @classmethod
     def configured_by(cls) -> tuple[Callable[..., Any], ...]:
@@ -89,22 +118,33 @@ class Blend(GradientRecommender):
             model.forget()
 
     def reset_parameters(self) -> None:
-        """Draw the weights of the first model anew, and take the middle of ``weights``."""
+        """Draw the weights of what is trained anew, and take the middle of ``weights``."""
         self.first.reset_parameters()
+        if isinstance(self.second, GradientRecommender):
+            self.second.reset_parameters()
         self.weight.fill_(self._middle)
 
     def prepare(self, histories: Histories) -> None:
-        """Fit the second model; see :meth:`GradientRecommender.prepare`."""
+        """Fit a closed form, and prepare what is trained; see :meth:`GradientRecommender.prepare`."""
         self.first.prepare(histories)
-        self.second.fit(histories)
+        if isinstance(self.second, GradientRecommender):
+            self.second.prepare(histories)
+        else:
+            self.second.fit(histories)
 
     def prepared_names(self) -> frozenset[str]:
-        """Return the names of the second model's state, which :meth:`prepare` makes."""
+        """Return the names of what :meth:`prepare` makes: all of a closed form, and what the others name."""
+        second = self.second
+        made = second.prepared_names() if isinstance(second, GradientRecommender) else second.state_dict().keys()
         own = {f"first.{name}" for name in self.first.prepared_names()}
-        return frozenset(own | {f"second.{name}" for name in self.second.state_dict()})
+        return frozenset(own | {f"second.{name}" for name in made})
 
     def choose(self, validate: Callable[[], float]) -> dict[str, float]:
-        """Choose the second model's weight; see :meth:`GradientRecommender.choose`."""
+        """Choose the weights of blends within, then the second model's; see :meth:`GradientRecommender.choose`."""
+        within = {}
+        for name, model in (("first", self.first), ("second", self.second)):
+            if isinstance(model, GradientRecommender) and model.chooses:
+                within.update({f"{name}.{key}": value for key, value in model.choose(validate).items()})
         values: dict[int, float] = {}
 
         def value(index: int) -> float:
@@ -119,11 +159,15 @@ class Blend(GradientRecommender):
             best, before = max(near, key=value), best
             step = best != before
         self.weight.fill_(self.weights[best])
-        return {"weight": self.weights[best]}
+        return {**within, "weight": self.weights[best]}
 
     def set_chosen(self, chosen: Mapping[str, float]) -> None:
-        """Take the weight that :meth:`choose` found; see :meth:`GradientRecommender.set_chosen`."""
+        """Take the weights that :meth:`choose` found; see :meth:`GradientRecommender.set_chosen`."""
         self.weight.fill_(chosen["weight"])
+        for name, model in (("first", self.first), ("second", self.second)):
+            if isinstance(model, GradientRecommender) and model.chooses:
+                inner = {key.removeprefix(f"{name}."): v for key, v in chosen.items() if key.startswith(f"{name}.")}
+                model.set_chosen(inner)
 
     def score(self, histories: Histories) -> Tensor:
         """Blend the scores of both models; see :meth:`Recommender.score`."""
@@ -131,8 +175,11 @@ class Blend(GradientRecommender):
         return first.lerp_(second, self.weight)
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
-        """Return the loss of the first model."""
-        return self.first.loss(histories, generator)
+        """Return the sum of the losses of what is trained."""
+        loss = self.first.loss(histories, generator)
+        if isinstance(self.second, GradientRecommender):
+            loss = loss + self.second.loss(histories, generator)
+        return loss
 
 
 def _standardise(scores: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from graphrec.errors import check_range
 from graphrec.histories import Histories
-from graphrec.layers import HistoryAttentionPooling
-from graphrec.losses import sampled_softmax
+from graphrec.layers import HistoryAttentionPooling, HistoryMatch
+from graphrec.layers.history_match import LEAST_TEMPERATURE
+from graphrec.losses import sampled_softmax, softmax_over_samples
 from graphrec.models.base import GradientRecommender
 from graphrec.sampling import UniformNegatives
 from kg_loaders import RecGraph
@@ -39,6 +40,13 @@ class InductiveKGAT(GradientRecommender):
     A user is a function of a history, so a stranger is served at once. Training hides a random part of each history
     and asks for the whole of it back, with a softmax over negatives.
 
+    With ``match_temperature`` above 0 a history is not pooled before it meets a candidate: each candidate attends to
+    the items that are like it (:class:`~graphrec.layers.HistoryMatch`), so interests far apart are not averaged away,
+
+    .. math:: s(u, j) = \frac{\tau_m}{\tau} \log \sum_{i \in \mathcal{H}_u} A_{ui} \exp(\cos(h_i, g_j) / \tau_m) + b_j
+
+    at the cost of a number for each history entry and candidate. The two err differently: see :class:`Blend`.
+
     That nobody took an item in training is no evidence against it: it is no negative, has no vector but the KG's
     (:math:`e = e' = 0`), and counts as e times less popular than the least popular item that somebody took
     (:math:`b = \min b - 1`).
@@ -55,6 +63,7 @@ class InductiveKGAT(GradientRecommender):
             channel.
         co_neighbors: Items that the same users took, :math:`|\mathcal{C}_i|`; 0 leaves them out.
         temperature: :math:`\tau`.
+        match_temperature: :math:`\tau_m`, 0 or at least 0.025; 0 pools the history.
         keep: Share of a history shown as input in training, above 0, at most 1.
         target_power: Each target of a user weighs ``1 / len(history) ** target_power``: 0 counts pairs, 1 users.
         num_negatives: Negatives a step, shared by its users; as many as there are items or more means all items.
@@ -82,6 +91,7 @@ class InductiveKGAT(GradientRecommender):
         gate: float = 0.5,
         co_neighbors: int = 0,
         temperature: float = 0.2,
+        match_temperature: float = 0.0,
         keep: float = 0.5,
         target_power: float = 0.5,
         num_negatives: int = 4096,
@@ -94,6 +104,8 @@ class InductiveKGAT(GradientRecommender):
             check_range(name, value, low=1)
         check_range("co_neighbors", co_neighbors, low=0)
         check_range("temperature", temperature, low=1e-3)
+        if match_temperature:
+            check_range("match_temperature", match_temperature, low=LEAST_TEMPERATURE)
         check_range("keep", keep, low=1e-3, high=1.0)
         check_range("target_power", target_power, low=0.0, high=1.0)
         self.dim = dim
@@ -110,6 +122,7 @@ class InductiveKGAT(GradientRecommender):
         self.candidate = nn.Parameter(torch.empty(num_items, dim)) if untied else None
         self.item_bias = nn.Parameter(torch.empty(num_items))
         self.attention_bias = nn.Parameter(torch.empty(num_items)) if attend_history else None
+        self.match = HistoryMatch(match_temperature) if match_temperature else None
         self.pool = HistoryAttentionPooling(dim)
         self.pool.requires_grad_(attend_history)
         self.co: CooccurrenceEncoder | None = None
@@ -204,14 +217,25 @@ class InductiveKGAT(GradientRecommender):
 
         .. math:: s(u, j) - b_j = \sum_{i \in \mathcal{H}_u} \frac{A_{ui} \, h_i \cdot g_j}{\tau \, |u| \, |g_j|}
 
+        or, where candidates attend to the history, :math:`\sum_i \alpha_{uij} (s(u, j) - b_j)` with their attention
+        :math:`\alpha_{uij}`.
+
         Returns:
             One summand for each history entry, ``[total]``.
         """
         h, g = self.cached("vectors", self.item_vectors)
+        target = F.normalize(g[item], dim=0)
+        attention = self.history_attention(histories)
+        if self.match is not None:
+            cosine = F.normalize(h[histories.items], dim=1) @ target
+            powers = attention * ((cosine - 1) / self.match.temperature).exp()
+            total = powers.new_zeros(len(histories)).index_add(0, histories.rows, powers)
+            score = (self.score(histories)[:, item] - self.cached("bias", self.bias)[item])[histories.rows]
+            shares: Tensor = powers / total[histories.rows] * score
+            return shares
         user = self.user_vectors(histories, h)
-        target = F.normalize(g[item], dim=0) / self.temperature
         scale = user.norm(dim=1).clamp(min=1e-12).reciprocal()[histories.rows]
-        parts: Tensor = self.history_attention(histories) * (h[histories.items] @ target) * scale
+        parts: Tensor = attention * (h[histories.items] @ target) * scale / self.temperature
         return parts
 
     def kg_attention(self) -> tuple[ItemEdges, ItemEdges] | None:
@@ -232,10 +256,16 @@ class InductiveKGAT(GradientRecommender):
     def score(self, histories: Histories) -> Tensor:
         """Score all items for each history; see :meth:`Recommender.score`. An empty history gets :math:`b_j`."""
         h, g = self.cached("vectors", self.item_vectors)
-        candidates = self.cached("candidates", lambda: F.normalize(g, dim=1).t() / self.temperature)
-        user = F.normalize(self.user_vectors(histories, h), dim=1)
-        scores: Tensor = torch.addmm(self.cached("bias", self.bias), user, candidates)
-        return scores
+        candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
+        bias = self.cached("bias", self.bias)
+        if self.match is not None:
+            unit = self.cached("unit", lambda: F.normalize(h, dim=1))
+            own = self.cached("history scores", lambda: self._history_scores(h, self.attention_bias))
+            matched: Tensor = self.match(unit[histories.items], histories.offsets, own[histories.items], candidates)
+            return matched.mul_(1 / self.temperature).add_(bias)  # [batch_size, num_items]
+        user = F.normalize(self.user_vectors(histories, h), dim=1) / self.temperature
+        scores: Tensor = torch.addmm(bias, user, candidates.t())
+        return scores  # [batch_size, num_items]
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
         """Softmax loss of whole histories, given a random part of each."""
@@ -248,22 +278,34 @@ class InductiveKGAT(GradientRecommender):
         candidates, position = self._rows_of(torch.cat([histories.items, drawn]))
         h, g = self.item_vectors(inputs, candidates)
         attention_bias = None if self.attention_bias is None else _at(self.attention_bias, inputs)
-        user = F.normalize(self.pool(h, read, past.offsets, attention_bias), dim=1)
         g = F.normalize(g, dim=1)
-        target, rival = position.tensor_split([histories.items.numel()])
-        return sampled_softmax(
-            user,
-            g.index_select(0, target),
-            g.index_select(0, rival),
-            negatives.log_q.to(device),
-            rows=histories.rows,
-            weights=histories.lengths.clamp(min=1).to(user.dtype).pow(-self.target_power)[histories.rows],
-            positive_bias=self.item_bias.index_select(0, histories.items),
-            negative_bias=self.item_bias.index_select(0, drawn),
-            positive_items=histories.items,
-            negative_items=drawn,
-            temperature=self.temperature,
+        target, rival = (g.index_select(0, at) for at in position.tensor_split([histories.items.numel()]))
+        bias, rival_bias = (self.item_bias.index_select(0, items) for items in (histories.items, drawn))
+        log_q = negatives.log_q.to(device)
+        softmax = {
+            "rows": histories.rows,
+            "weights": histories.lengths.clamp(min=1).to(g.dtype).pow(-self.target_power)[histories.rows],
+            "positive_bias": bias,
+            "positive_items": histories.items,
+            "negative_items": drawn,
+        }
+        if self.match is None:
+            user = F.normalize(self.pool(h, read, past.offsets, attention_bias), dim=1)
+            return sampled_softmax(
+                user, target, rival, log_q, negative_bias=rival_bias, temperature=self.temperature, **softmax
+            )
+        own = self._history_scores(h, attention_bias).index_select(0, read)
+        entries = F.normalize(h, dim=1).index_select(0, read)
+        positive = self.match.match_pairs(entries, past.offsets, own, target, histories.rows)
+        negative = self.match(entries, past.offsets, own, rival)
+        return softmax_over_samples(
+            positive / self.temperature, negative / self.temperature + rival_bias, log_q, **softmax
         )
+
+    def _history_scores(self, h: Tensor, bias: Tensor | None) -> Tensor:
+        """Return what the pooling's attention is a softmax of, for each item."""
+        scores = h @ self.pool.att[0]
+        return scores if bias is None else scores + bias
 
     def _rows_of(self, items: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return the rows of a table that ``items`` need, ``None`` for all, and the place of each item among them.

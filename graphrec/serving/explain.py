@@ -118,7 +118,7 @@ def explain(recommender: RunRecommender, histories: Histories, item: int, k: int
 
     For InductiveKGAT the split over past items is exact: its score is a sum over them, before which nothing is
     nonlinear but the attention itself. For other models a past item's summand is what the score loses when it is
-    left out (leave-one-out). A blend's paths are those of its first model.
+    left out (leave-one-out). A blend's paths are those of the first model in it.
 
     Args:
         recommender: Model and graph.
@@ -149,7 +149,9 @@ def explain(recommender: RunRecommender, histories: Histories, item: int, k: int
         )
         for i in order
     )
-    attended = model.first if isinstance(model, Blend) else model
+    attended: Recommender = model
+    while isinstance(attended, Blend):
+        attended = attended.first
     paths = paths_to(attended, graph, histories, item, k) if isinstance(attended, InductiveKGAT) else []
     base = score - float(parts.sum())
     return Explanation(graph.items.id_of(item), graph.item_labels[item], score, base, past, tuple(paths))

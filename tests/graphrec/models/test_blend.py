@@ -36,6 +36,25 @@ class TestBlend(GradientCase):
         return super().relabelled_weight(name, model, other, relabelling)
 
 
+class TestBlendOfThree(TestBlend):
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "l2": 10.0, "match_temperature": 0.1, "co_neighbors": 3}
+
+    def make(self, graph, seed=0):
+        model = super().make(graph, seed)
+        model.prepare(histories_of(graph))
+        return model
+
+    def relabelled_weight(self, name, model, other, relabelling):
+        for part in ("first.first", "first.second"):
+            if name == f"{part}.kg.entity":
+                mine, theirs = model.get_submodule(part), other.get_submodule(part)
+                old_of_new = torch.from_numpy(relabelling.entities).argsort()
+                old_rows = {int(entity): row for row, entity in enumerate(mine.kg.entities)}
+                return mine.kg.entity[:, [old_rows[int(old_of_new[entity])] for entity in theirs.kg.entities]]
+        value = GradientCase.relabelled_weight(self, name, model, other, relabelling)
+        return torch.from_numpy(relabelling.items)[value] if name.endswith("co.neighbor") else value
+
+
 @pytest.fixture(scope="module")
 def fitted():
     return TestBlend().fit(planted_graph())
@@ -187,6 +206,40 @@ def test_bad_arguments_are_refused():
             Blend(TinyModel(), TinyClosedForm(), weights=weights)
     with pytest.raises(ArgumentError, match="weights must be"):
         Blend(TinyModel(), TinyClosedForm(), weights=[0.5, 1.5])
+
+
+def test_two_trained_models_add_their_losses():
+    graph = planted_graph()
+    model = Blend.from_graph(graph, l2=0.0, match_temperature=0.1, dim=8, num_negatives=50)
+    batch = histories_of(graph).select(torch.arange(9))
+    both = model.loss(batch, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    parts = [part.loss(batch, generator) for part in (model.first, model.second)]
+    torch.testing.assert_close(both, parts[0] + parts[1])
+    assert model.second.match is not None
+    assert model.first.match is None
+
+
+def test_a_blend_within_a_blend_chooses_first_and_keeps_its_choice():
+    graph = planted_graph()
+    model = Blend.from_graph(graph, match_temperature=0.1, weights=[0.0, 0.5], match_weights=[0.2, 0.4], dim=8)
+    seen = []
+
+    def validate():
+        seen.append((round(float(model.first.weight), 3), round(float(model.weight), 3)))
+        return -sum(seen[-1])
+
+    assert model.choose(validate) == {"first.weight": 0.2, "weight": 0.0}
+    assert seen == [(0.4, 0.5), (0.2, 0.5), (0.2, 0.5), (0.2, 0.0)]
+    model.reset_parameters()
+    assert (float(model.first.weight), float(model.weight)) == (pytest.approx(0.4), 0.5)
+    model.set_chosen({"first.weight": 0.2, "weight": 0.0})
+    assert (float(model.first.weight), float(model.weight)) == (pytest.approx(0.2), 0.0)
+
+
+def test_one_model_alone_is_no_blend():
+    with pytest.raises(ArgumentError, match="must not both be 0"):
+        Blend.from_graph(planted_graph(), l2=0.0)
 
 
 def test_it_serves_strangers_only_if_both_models_do():

@@ -27,6 +27,10 @@ class TestInductiveKGAT(GradientCase):
         return super().relabelled_weight(name, model, other, relabelling)
 
 
+class TestMatched(TestInductiveKGAT):
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "match_temperature": 0.1}
+
+
 class TestWithCooccurrences(TestInductiveKGAT):
     options: ClassVar = {"dim": 16, "num_negatives": 60, "co_neighbors": 5}
 
@@ -101,7 +105,10 @@ def test_scores_are_cosines_over_the_temperature_plus_bias():
     torch.testing.assert_close(scores[1], model.item_bias)
 
 
-@pytest.mark.parametrize("options", [{}, {"untied": False}, {"attend_candidates": False}, {"hops": 2}, {"heads": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"untied": False}, {"attend_candidates": False}, {"hops": 2}, {"heads": 3}, {"match_temperature": 0.1}],
+)
 def test_contributions_add_up_to_the_score(options):
     graph = planted_graph()
     torch.manual_seed(0)

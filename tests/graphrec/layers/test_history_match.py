@@ -1,0 +1,81 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from graphrec.errors import ArgumentError
+from graphrec.layers import HistoryMatch, history_match
+
+OFFSETS = torch.tensor([0, 3, 3, 4, 8])
+
+
+def parts(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    x, v = (F.normalize(torch.randn(n, 5, generator=generator, dtype=dtype), dim=1) for n in (8, 6))
+    return x.requires_grad_(), torch.randn(8, generator=generator, dtype=dtype).requires_grad_(), v.requires_grad_()
+
+
+def by_hand(x, scores, v, temperature):
+    rows = []
+    for start, end in zip(OFFSETS[:-1].tolist(), OFFSETS[1:].tolist(), strict=True):
+        if start == end:
+            rows.append(torch.zeros(len(v), dtype=x.dtype))
+            continue
+        a = scores[start:end].softmax(0)
+        rows.append(temperature * (a.log()[:, None] + x[start:end] @ v.t() / temperature).logsumexp(0))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.3, 5.0])
+def test_matches_are_the_formula_and_so_are_the_gradients(temperature):
+    x, scores, v = parts()
+    match = HistoryMatch(temperature)
+    torch.testing.assert_close(match(x, OFFSETS, scores, v), by_hand(x, scores, v, temperature))
+    assert torch.autograd.gradcheck(lambda *p: match(p[0], OFFSETS, p[1], p[2]), (x, scores, v))
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 12, 20, 10**6])
+def test_without_a_gradient_users_go_a_few_at_a_time_and_nothing_changes(at_once, monkeypatch):
+    monkeypatch.setattr(history_match, "ENTRIES_AT_ONCE", at_once)
+    x, scores, v = parts()
+    with torch.no_grad():
+        out = HistoryMatch(0.1)(x, OFFSETS, scores, v)
+    torch.testing.assert_close(out, by_hand(x, scores, v, 0.1))
+
+
+def test_pairs_are_entries_of_the_whole():
+    x, scores, v = parts()
+    match = HistoryMatch(0.1)
+    user, candidate = torch.tensor([3, 0, 1, 3, 2]), torch.tensor([5, 0, 2, 1, 1])
+    pairs = match.match_pairs(x, OFFSETS, scores, v[candidate], user)
+    torch.testing.assert_close(pairs, match(x, OFFSETS, scores, v)[user, candidate])
+    assert torch.autograd.gradcheck(
+        lambda *p: match.match_pairs(p[0], OFFSETS, p[1], p[2][candidate], user), (x, scores, v)
+    )
+
+
+def test_large_temperatures_average_and_small_ones_take_the_best():
+    x, scores, v = (part.detach() for part in parts())
+    cosine = x[:3] @ v.t()
+    mean = (scores[:3].softmax(0)[:, None] * cosine).sum(0)
+    torch.testing.assert_close(HistoryMatch(1e4)(x, OFFSETS, scores, v)[0], mean, rtol=1e-3, atol=1e-3)
+    best = cosine.max(0).values
+    assert ((HistoryMatch(0.025)(x, OFFSETS, scores, v)[0] - best).abs() < 0.08).all()
+
+
+def test_opposite_vectors_at_the_lowest_temperature_stay_finite_in_single_precision():
+    x = torch.tensor([[1.0, 0.0]]).requires_grad_()
+    out = HistoryMatch(0.025)(x, torch.tensor([0, 1]), torch.zeros(1), torch.tensor([[-1.0, 0.0]]))
+    out.sum().backward()
+    assert out.item() == pytest.approx(-1, abs=1e-3)
+    assert x.grad.isfinite().all()
+
+
+def test_sizes_that_do_not_fit_are_named():
+    x, scores, v = parts()
+    match = HistoryMatch(0.1)
+    with pytest.raises(ArgumentError, match="matrices of one width"):
+        match(x, OFFSETS, scores, v[:, :3])
+    with pytest.raises(ArgumentError, match=r"scores must have shape \[8\]"):
+        match(x, OFFSETS, scores[:3], v)
+    with pytest.raises(ArgumentError, match="temperature must be >= 0.025, got 0.01"):
+        HistoryMatch(0.01)
