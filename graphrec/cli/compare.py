@@ -20,7 +20,7 @@ are taken as they are, so an interrupted comparison resumes.
   NAME_OR_PATH              a known data set, or a folder
   --models A,B,...          names of models, whatever their case and hyphens
   --seeds N                 seeds 0 to N-1, or a list such as 3,5,8
-  --kg full,none,shuffled   a row each for every model that reads the knowledge graph
+  --kg full,none,shuffled   a row each for every model that reads the knowledge graph ("none": that can do without)
   --versus MODEL            the model to test the others against; the last of --models when not given
   --metric METRIC           the metric of the test; train.select_by when not given
   --out DIR                 where the runs and the table go

@@ -22,7 +22,6 @@ from graphrec.experiment.reading import read_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
 from graphrec.experiment.runner import RUNS, run
 from graphrec.models import MODELS
-from graphrec.models.base import ClosedFormRecommender
 from kg_loaders import RecGraph
 
 ALWAYS = ("Popularity", "EASE")  # no table without them
@@ -66,7 +65,8 @@ def compare(
         data: Name or folder of the data set.
         models: Names of models, whatever their case and hyphens.
         seeds: Seeds of the models that draw at random; a closed form is fitted once.
-        kg: "full", "none", "shuffled": a row each for every model that reads the knowledge graph.
+        kg: "full", "none", "shuffled": a row each for every model that reads the knowledge graph; "none" is left out
+            for those that cannot do without one.
         versus: The model that the others are tested against (with the first of ``kg``); the last of ``models``
             when not given.
         metric: The metric of the test; the one that selects epochs when not given.
@@ -163,13 +163,14 @@ def _metrics(config: RunConfig, tested: str) -> tuple[str, ...]:
 
 
 def _entries(model: str, config: RunConfig, seeds: Sequence[int], kg: Sequence[KgName]) -> list[Entry]:
-    # Nothing in a closed form is random but the order of ties.
-    own_seeds = seeds[:1] if issubclass(MODELS[model], ClosedFormRecommender) else seeds
+    # In most closed forms nothing is random but the order of ties.
+    own_seeds = seeds if MODELS[model].random else seeds[:1]
     if not reads_kg(model):
         return [Entry(model, "", tuple(replace(config, seed=seed) for seed in own_seeds))]
     return [
         Entry(model, part, tuple(replace(config, seed=seed, data=replace(config.data, kg=part)) for seed in own_seeds))
         for part in dict.fromkeys(kg)
+        if part != "none" or not MODELS[model].needs_kg
     ]
 
 

@@ -25,6 +25,12 @@ class Recommender(nn.Module, ABC):
     inductive: bool = True
     """Whether a history alone is enough; a model with a user table sets this to ``False``."""
 
+    random: ClassVar[bool] = True
+    """Whether fitting draws at random, so that another seed gives another model."""
+
+    needs_kg: ClassVar[bool] = False
+    """Whether the model cannot be made without triples."""
+
     def __init__(self, num_items: int) -> None:
         super().__init__()
         if num_items < 1:
@@ -122,6 +128,8 @@ class ClosedFormRecommender(Recommender):
 
     What fitting finds lives in buffers made by :meth:`register_result`.
     """
+
+    random = False
 
     def check_ready(self, histories: Histories) -> None:
         """Make sure that the model has been fitted and knows all items of the histories.

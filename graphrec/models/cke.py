@@ -43,6 +43,8 @@ class CKE(PairwiseRecommender):
         Zhang et al., "Collaborative Knowledge Base Embedding for Recommender Systems" (KDD 2016), eq. 1-5 and 14.
     """
 
+    needs_kg = True
+
     def __init__(
         self,
         num_users: int,

@@ -47,6 +47,7 @@ class IALS(ClosedFormRecommender):
         Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (ICDM 2008), eq. 3-5.
     """
 
+    random = True
     factors: Tensor
     chosen: Tensor
 

@@ -53,6 +53,8 @@ class KGAT(PairwiseRecommender):
         dropout of its published runs.
     """
 
+    needs_kg = True
+
     def __init__(
         self,
         num_users: int,

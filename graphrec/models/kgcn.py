@@ -55,6 +55,7 @@ class KGCN(GradientRecommender):
     """
 
     inductive: bool = False
+    needs_kg = True
 
     def __init__(
         self,

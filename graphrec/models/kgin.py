@@ -48,6 +48,8 @@ class KGIN(PairwiseRecommender):
         eq. 1-15; defaults of its published runs. Distance correlation: Székely et al. (Annals of Statistics 2007).
     """
 
+    needs_kg = True
+
     def __init__(
         self,
         num_users: int,

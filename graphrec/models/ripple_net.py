@@ -54,6 +54,8 @@ class RippleNet(GradientRecommender):
         (CIKM 2018), eq. 1-13; the item's update after its authors' code.
     """
 
+    needs_kg = True
+
     def __init__(
         self,
         num_items: int,

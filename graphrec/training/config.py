@@ -29,6 +29,8 @@ class TrainConfig:
         warmup: Share of the horizon, 0..1, over which the learning rate rises from 0 to its peak.
         patience: Evaluations without a better ``select_by`` after which selecting stops; 0 = never.
         eval_every: Epochs between two evaluations on the validation part; the last epoch is always evaluated; >= 1.
+        valid_users: Most users of the validation part, drawn at random once, that are measured while selecting; 0 means
+            all. Where scoring the whole catalogue takes longer than an epoch, some thousand choose as well; >= 0.
         select_by: The metric that chooses the epoch (or the hyper-parameter of a closed form); higher is better.
         refit: Whether to train anew on train + validation for the chosen number of epochs; otherwise the
             weights of the best epoch on train alone are restored.
@@ -63,6 +65,7 @@ mean 'cosine'?
     warmup: float = 0.0
     patience: int = 5
     eval_every: int = 1
+    valid_users: int = 0
     select_by: str = "ndcg@20"
     refit: bool = True
     checkpoint_minutes: float = 5.0
@@ -72,7 +75,14 @@ mean 'cosine'?
     ema_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("patience", 0), ("eval_every", 1), ("num_threads", 0)):
+        for name, low in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("patience", 0),
+            ("eval_every", 1),
+            ("valid_users", 0),
+            ("num_threads", 0),
+        ):
             _check_integer(name, getattr(self, name), low)
         for name in ("learning_rate", "checkpoint_minutes"):
             _check_number(name, getattr(self, name))

@@ -20,7 +20,7 @@ from graphrec.training.identity import check_identity
 from graphrec.training.interrupt import Interrupted, InterruptGuard
 from graphrec.training.learner import Learner, load_trained, trained_state
 from graphrec.training.progress import Progress
-from graphrec.training.result import Evaluates, OnRecord, Record, TrainResult, validate
+from graphrec.training.result import Evaluates, OnRecord, Record, TrainResult, few_valid_users, validate
 from graphrec.training.seed import derive_seed, seed_global
 from kg_loaders import RecGraph
 from kg_loaders.graph import Split
@@ -75,6 +75,7 @@ class GradientFit:
     ) -> None:
         self.model = model
         self.graph = graph
+        self.measured = few_valid_users(graph, config.valid_users)
         self.evaluator = evaluator
         self.config = config
         self.seed = seed
@@ -144,7 +145,7 @@ class GradientFit:
 
         def ask() -> float:
             self._stop_if_asked()
-            asked.append(validate(self.evaluator, self.model, self.graph))
+            asked.append(validate(self.evaluator, self.model, self.measured))
             return asked[-1][self.config.select_by]
 
         start = time.perf_counter()
@@ -232,7 +233,7 @@ class GradientFit:
     def _validate(self, number: int) -> dict[str, float]:
         start = time.perf_counter()
         with self.learner.evaluating():
-            valid = validate(self.evaluator, self.model, self.graph)
+            valid = validate(self.evaluator, self.model, self.measured)
             better = self.stopping.update(number, valid[self.config.select_by])
             if better and (self.model.chooses or not self.config.refit):
                 self.best = {name: value.detach().clone() for name, value in trained_state(self.model).items()}

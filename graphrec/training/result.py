@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from graphrec.errors import ArgumentError
 from graphrec.models.base import Recommender
 from kg_loaders import RecGraph
-from kg_loaders.graph import Split
+from kg_loaders.graph import SPLITS, Split
 
 Record = dict[str, Any]
 """An epoch (or a trial of a closed form): ``phase, epoch, loss, valid, seconds, lr``."""
@@ -68,6 +69,21 @@ def check_select_by(select_by: str, evaluator: Evaluates) -> None:
             f"select_by must be one of the evaluator's metrics {', '.join(map(repr, evaluator.metrics))}, "
             f"got {select_by!r}"
         )
+
+
+def few_valid_users(graph: RecGraph, num_users: int) -> RecGraph:
+    """Return the graph with validation pairs of at most ``num_users`` users, always the same ones; 0 means all."""
+    codes = graph.interactions.split
+    if not num_users or codes is None:
+        return graph
+    is_valid = codes == SPLITS.index("valid")
+    users = np.unique(graph.interactions.user[is_valid])
+    if len(users) <= num_users:
+        return graph
+    kept = np.random.default_rng(0).choice(users, num_users, replace=False)
+    left_out = is_valid & ~np.isin(graph.interactions.user, kept)
+    # The test part is what nothing looks at while selecting.
+    return graph.with_split(np.where(left_out, SPLITS.index("test"), codes).astype(np.int8))
 
 
 def validate(evaluator: Evaluates, model: Recommender, graph: RecGraph) -> dict[str, float]:
