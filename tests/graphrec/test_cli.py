@@ -215,6 +215,15 @@ def test_data_inspect(graphrec: Any, dataset: str) -> None:
     assert graphrec("data", "inspect", dataset, "--format", "tables", "--json").json == found
 
 
+def test_data_audit(graphrec: Any, dataset: str) -> None:
+    said = graphrec("data", "audit", dataset)
+    assert said.code == 0, said.err
+    assert "test pairs in train" in said.out
+    assert said.out.endswith("no problems\n")
+    checks = [finding["check"] for finding in graphrec("data", "audit", dataset, "--json").json]
+    assert len(checks) == len(set(checks)) >= 10
+
+
 def test_train_prints_figures_and_places(graphrec: Any, dataset: str, tmp_path: Path) -> None:
     said = graphrec("train", dataset, "--model.dim", "4", *FAST, "--seed=3", "--out", str(tmp_path / "run"))
     assert said.code == 0, said.err

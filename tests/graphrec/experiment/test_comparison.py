@@ -11,6 +11,7 @@ from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment import RunFolder, compare
 from graphrec.experiment.comparison import reads_kg
 from graphrec.experiment.report import Table
+from graphrec.models import MODELS
 from kg_loaders.synthetic import planted
 
 SHORT = ["--train.epochs=1", "--train.select_by=recall@10", "--eval.metrics=recall@10,coverage@10"]
@@ -133,6 +134,17 @@ def test_committed_configurations_must_agree_on_the_data(
         (configs / "films" / f"{model.lower()}.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"configurations of \w+ and \w+ differ in data"):
         compare("films", ["EASE", "InductiveKGAT"], out=tmp_path)
+
+
+def test_models_that_need_a_graph_have_no_row_without_and_what_draws_has_all_seeds(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODELS["InductiveKGAT"], "needs_kg", True)
+    monkeypatch.setattr(MODELS["EASE"], "random", True)
+    table = compare(
+        str(dataset), ["inductive-kgat"], seeds=[0, 1], kg=["full", "none"], options=SHORT, out=tmp_path, quiet=True
+    )
+    assert labels(table) == [("Popularity", 1), ("EASE", 2), ("InductiveKGAT, with KG", 2)]
 
 
 def test_models_that_read_the_knowledge_graph_take_triples() -> None:

@@ -1,7 +1,9 @@
 import json
 import math
 from dataclasses import replace
+from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from cases.tiny_training import (
@@ -25,7 +27,8 @@ from cases.tiny_training import (
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
-from graphrec.training import Trainer
+from graphrec.training import TrainConfig, Trainer
+from graphrec.training.result import few_valid_users
 from graphrec.training.trainer import resolve_device
 
 NUM_STEPS = 4  # 39 users with train items, 11 a step
@@ -347,3 +350,34 @@ def test_it_learns_on_the_gpu():
     result = fit(model, evaluator, graph=graph, device="cuda", epochs=1, refit=False)
     assert result.num_epochs == 1
     assert model.num_items == NUM_ITEMS
+
+
+def test_a_sample_of_the_validation_users_is_measured_while_selecting():
+    graph = tiny_graph()
+    few = few_valid_users(graph, 7)
+    users = np.unique(few.part("valid").user)
+    assert len(users) == 7
+    whole, sample = (set(zip(g.part("valid").user, g.part("valid").item, strict=True)) for g in (graph, few))
+    assert sample == {pair for pair in whole if pair[0] in users}  # all pairs of those users, and no others
+    for name in ("user", "item"):
+        assert np.array_equal(getattr(few.part("train"), name), getattr(graph.part("train"), name))
+    assert np.array_equal(few_valid_users(graph, 7).interactions.split, few.interactions.split)  # always the same
+    for enough in (0, 10**6):
+        assert few_valid_users(graph, enough) is graph
+
+
+def test_training_asks_about_the_sample_and_refits_on_everybody():
+    class Asking(ScriptedEvaluator):
+        asked: ClassVar = []
+
+        def evaluate(self, model, graph, split="test"):
+            self.asked.append(len(np.unique(graph.part("valid").user)))
+            return super().evaluate(model, graph, split)
+
+    model, graph = TinyModel(), tiny_graph()
+    config = TrainConfig(epochs=2, batch_size=11, select_by="mrr", device="cpu", valid_users=5)
+    seen = []
+    model.prepare = lambda histories: seen.append(histories.items.numel())
+    Trainer(config, seed=3, quiet=True).fit(model, graph, Asking([0.1, 0.2]))
+    assert Asking.asked == [5, 5]
+    assert seen == [len(graph.part("train")), len(graph.part("train", "valid"))]
