@@ -1,0 +1,256 @@
+"""Tuning: search settings with Optuna, on the validation part alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+import graphrec
+from graphrec.errors import ArgumentError, ConfigError, check_choice
+from graphrec.experiment.build import build_evaluator, build_model
+from graphrec.experiment.catalogue import read_yaml
+from graphrec.experiment.config import RunConfig, simplified
+from graphrec.experiment.data import load_graph, prepare, resolve
+from graphrec.experiment.files import write_text
+from graphrec.experiment.reading import read_options
+from kg_loaders.graph import SPLITS, RecGraph
+
+if TYPE_CHECKING:
+    import optuna
+
+STUDY, BEST, TRIALS = "study.db", "best.yaml", "trials.tsv"
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One setting that is searched.
+
+    Args:
+        name: As on the command line: ``"model.dim"``, ``"train.learning_rate"``.
+        choices: Its values; or else
+        low: its least
+        high: and its largest value, integers if both are,
+        log: on a logarithmic scale,
+        step: in steps.
+    """
+
+    name: str
+    choices: tuple[Any, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    step: float | None = None
+
+    @classmethod
+    def read(cls, name: str, settings: Any, source: str) -> Dimension:
+        """Read one entry of a search space.
+
+        Raises:
+            ConfigError: It is neither a list of choices nor a range.
+        """
+        where = f"{source}: {name}"
+        if name.partition(".")[0] not in ("model", "train"):
+            raise ConfigError(f"{where}: only settings of model and train can be searched")
+        if isinstance(settings, Sequence) and not isinstance(settings, str) and len(settings):
+            return cls(name, choices=tuple(settings))
+        if not isinstance(settings, Mapping) or not {"low", "high"} <= set(settings):
+            raise ConfigError(f"{where}: must be a list of choices or a mapping with low and high, got {settings!r}")
+        for key in settings:
+            check_choice(f"{where}", str(key), ("low", "high", "log", "step"), ConfigError)
+        low, high = settings["low"], settings["high"]
+        if not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high)):
+            raise ConfigError(f"{where}: low and high must be numbers, got {low!r} and {high!r}")
+        if low >= high:
+            raise ConfigError(f"{where}: low must be below high, got {low!r} and {high!r}")
+        return cls(name, low=low, high=high, log=bool(settings.get("log", False)), step=settings.get("step"))
+
+    def suggest(self, trial: optuna.Trial) -> Any:
+        """Draw a value."""
+        if self.choices:
+            return trial.suggest_categorical(self.name, self.choices)
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(self.name, self.low, self.high, step=int(self.step or 1), log=self.log)
+        return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found.
+
+    Args:
+        best: Settings by name.
+        value: ``train.select_by`` on the validation part.
+        metric: That metric.
+        num_trials: Trials so far, those of earlier calls included.
+        folder: Where ``study.db``, ``trials.tsv`` and ``best.yaml`` are.
+    """
+
+    best: dict[str, Any]
+    value: float
+    metric: str
+    num_trials: int
+    folder: Path
+
+
+def spaces_root() -> Path:
+    """Return the folder of the committed search spaces; see :func:`~graphrec.experiment.catalogue.configs_root`."""
+    package = Path(graphrec.__file__).parent
+    packed = package / "search_spaces"
+    return packed if packed.is_dir() else package.parent / "scripts" / "search_spaces"
+
+
+def read_space(path: Path) -> list[Dimension]:
+    """Read a search space.
+
+    Raises:
+        ConfigError: The file cannot be read, is empty, or an entry is wrong.
+    """
+    found = [Dimension.read(name, settings, str(path)) for name, settings in read_yaml(path).items()]
+    if not found:
+        raise ConfigError(f"{path}: names no setting to search")
+    return found
+
+
+def find_space(dataset: str, model: str) -> Path:
+    """Return the committed search space of a model: for the data set, or else for all.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for folder in (Path(dataset).name, "any"):
+        for path in sorted((spaces_root() / folder).glob("*.yaml")):
+            if simplified(path.stem) == simplified(model):
+                return path
+    raise ConfigError(f"there is no committed search space of {model}; give one with --space FILE.yaml")
+
+
+def tune(
+    data: str,
+    options: Sequence[str] = (),
+    space: Path | None = None,
+    trials: int = 20,
+    out: Path | None = None,
+    graph: RecGraph | None = None,
+    quiet: bool = False,
+) -> Tuned:
+    """Search the settings of a model, each trial a selection on the validation part. The test part is not loaded.
+
+    Trials draw by Optuna's TPE sampler; one that lies below the median of the others at the same epoch is given up.
+    The study is kept in ``out``: the same call goes on where an interrupted one stopped.
+
+    Args:
+        data: Name or folder of the data set.
+        options: Settings that stay, as on the command line: ``["--model", "EASE", "--train.epochs", "10"]``.
+        space: File of the search space; the committed one when not given.
+        trials: How many trials the study shall have, those of earlier calls included; at least 1.
+        out: Where the study goes; ``runs/<data set>/tune-<model>`` when not given.
+        graph: The data set, where it has been read already.
+        quiet: Show no progress.
+
+    Raises:
+        ConfigError: A wrong setting or search space.
+        ArgumentError: Optuna is not installed, or ``trials`` is below 1.
+    """
+    if trials < 1:
+        raise ArgumentError(f"trials must be >= 1, got {trials}")
+    try:
+        import optuna
+    except ImportError as error:
+        raise ArgumentError(f"tuning needs Optuna: pip install 'graphrec[tune]' ({error})") from None
+    base = read_options(options, data).config
+    path = space or find_space(data, base.model.name)
+    dimensions = read_space(path)
+    graph = load_graph(base.data) if graph is None else graph
+    base = resolve(base, graph)
+    folder = out or Path("runs") / Path(data).name / f"tune-{base.model.name.lower()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    visible = _without_test(prepare(graph, base))
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would show the traceback of an interruption
+    study = optuna.create_study(
+        study_name=f"{base.data.name} {base.model.name}",
+        storage=f"sqlite:///{folder / STUDY}",
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=base.seed),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
+        load_if_exists=True,
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        drawn = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
+        given = [part for name, value in drawn.items() for part in (f"--{name}", _written(value))]
+        config = resolve(read_options([*options, *given], data).config, visible)
+        value = _measure(config, visible, trial)
+        if not quiet:
+            shown = ", ".join(f"{name} = {_written(setting)}" for name, setting in drawn.items())
+            print(
+                f"trial {trial.number + 1}: {config.train.select_by} {value:.4f}  {shown}", file=sys.stderr, flush=True
+            )
+        return value
+
+    states = [trial.state for trial in study.trials]  # an interrupted trial counts as failed, and is made up for
+    left = trials - sum(state in (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED) for state in states)
+    if left > 0:
+        study.optimize(objective, n_trials=left)
+    _save(study, folder, base, path)
+    return Tuned(study.best_params, study.best_value, base.train.select_by, len(study.trials), folder)
+
+
+def _measure(config: RunConfig, graph: RecGraph, trial: optuna.Trial) -> float:
+    """Train one trial and return its best validation figure."""
+    import optuna
+
+    from graphrec.training import Trainer
+
+    def report(record: dict[str, Any]) -> None:
+        if record["valid"] is None:
+            return
+        trial.report(record["valid"][config.train.select_by], record["epoch"])
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    trainer = Trainer(replace(config.train, refit=False), seed=config.seed, quiet=True)
+    model = build_model(config, graph)
+    return trainer.fit(model, graph, build_evaluator(config), on_record=report).best_value
+
+
+def _without_test(graph: RecGraph) -> RecGraph:
+    codes = graph.interactions.split
+    assert codes is not None, "prepared graphs are split"
+    return replace(graph, interactions=graph.interactions[np.flatnonzero(codes != SPLITS.index("test"))])
+
+
+def _written(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+
+
+def _save(study: optuna.Study, folder: Path, base: RunConfig, space: Path) -> None:
+    """Write all trials as a table, and the best as settings for ``graphrec train --config``."""
+    names = sorted({name for trial in study.trials for name in trial.params})
+    rows = [["trial", "state", base.train.select_by, *names]]
+    for trial in study.trials:
+        value = "" if trial.value is None else f"{trial.value:.6f}"
+        rows.append(
+            [
+                str(trial.number + 1),
+                trial.state.name.lower(),
+                value,
+                *(str(trial.params.get(name, "")) for name in names),
+            ]
+        )
+    write_text(folder / TRIALS, "".join("\t".join(row) + "\n" for row in rows))
+    settings = base.to_dict()
+    for name, value in study.best_params.items():
+        section, _, key = name.partition(".")
+        settings[section][key] = value
+    head = (
+        f"# The best of {len(study.trials)} trials over {space.name}: "
+        f"{base.train.select_by} {study.best_value:.4f} on the validation part.\n"
+    )
+    write_text(folder / BEST, head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))

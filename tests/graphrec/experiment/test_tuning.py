@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphrec.errors import ArgumentError, ConfigError
+from graphrec.experiment import tuning
+from graphrec.experiment.config import options_of
+from graphrec.experiment.reading import read_options
+from graphrec.experiment.tuning import Dimension, find_space, read_space, spaces_root, tune
+from graphrec.models import MODELS
+
+REAL_MODELS = dict(MODELS)  # before the toys stand in for them
+SHORT = ["--model", "inductive-kgat", "--train.epochs=2", "--train.select_by=recall@10", "--eval.metrics=recall@10"]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    path = tmp_path / "space.yaml"
+    path.write_text("model.dim: [4, 8]\ntrain.learning_rate: {low: 0.001, high: 0.1, log: true}\n")
+    return path
+
+
+def test_a_study_finds_settings_that_train_takes(dataset: Path, space: Path, tmp_path: Path) -> None:
+    found = tune(str(dataset), SHORT, space, trials=3, out=tmp_path / "study", quiet=True)
+    assert set(found.best) == {"model.dim", "train.learning_rate"}
+    assert found.best["model.dim"] in (4, 8)
+    assert 0.001 <= found.best["train.learning_rate"] <= 0.1
+    assert (found.num_trials, found.metric) == (3, "recall@10")
+    lines = (tmp_path / "study" / "trials.tsv").read_text().splitlines()
+    assert lines[0].split("\t") == ["trial", "state", "recall@10", "model.dim", "train.learning_rate"]
+    assert len(lines) == 4
+    config = read_options(["--config", str(tmp_path / "study" / "best.yaml")]).config
+    assert config.model.options["dim"] == found.best["model.dim"]
+    assert config.train.learning_rate == found.best["train.learning_rate"]
+    assert config.train.epochs == 2
+
+
+def test_a_study_goes_on_where_it_stopped(dataset: Path, space: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    measured: list[int] = []
+    own = tuning._measure
+
+    def measure(config: Any, graph: Any, trial: Any) -> float:
+        measured.append(trial.number)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return own(config, graph, trial)
+
+    monkeypatch.setattr(tuning, "_measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        tune(str(dataset), SHORT, space, trials=3, out=tmp_path / "study", quiet=True)
+    found = tune(str(dataset), SHORT, space, trials=3, out=tmp_path / "study", quiet=True)
+    assert measured == [0, 1, 2, 3]
+    assert (
+        sum(line.split("\t")[1] == "complete" for line in (found.folder / "trials.tsv").read_text().splitlines()) == 3
+    )
+    tune(str(dataset), SHORT, space, trials=3, out=tmp_path / "study", quiet=True)
+    assert len(measured) == 4  # all that was asked for is there
+
+
+def test_trials_never_see_the_test_part(dataset: Path, space: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def measure(config: Any, graph: Any, trial: Any) -> float:
+        assert not graph.has_split("test")
+        assert {"train", "valid"} == {name for name in ("train", "valid") if graph.has_split(name)}
+        return 0.5
+
+    monkeypatch.setattr(tuning, "_measure", measure)
+    assert tune(str(dataset), SHORT, space, trials=1, out=tmp_path / "study", quiet=True).value == 0.5
+
+
+def test_progress_is_told(dataset: Path, space: Path, tmp_path: Path, capsys: Any) -> None:
+    tune(str(dataset), SHORT, space, trials=1, out=tmp_path / "study")
+    said = capsys.readouterr().err
+    assert said.startswith("trial 1: recall@10 0.")
+    assert "model.dim = " in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data.seed: [1, 2]", "only settings of model and train"),
+        ("model.dim: 64", "must be a list of choices or a mapping with low and high, got 64"),
+        ("model.dim: []", "must be a list"),
+        ("model.dim: {low: 1}", "must be a list of choices or a mapping with low and high"),
+        ("model.dim: {low: 1, high: 4, logg: true}", "did you mean 'log'"),
+        ("model.dim: {low: 4, high: 4}", "low must be below high, got 4 and 4"),
+        ("model.dim: {low: a, high: 4}", "must be numbers"),
+        ("", "must be a mapping"),
+        ("{}", "names no setting"),
+    ],
+)
+def test_wrong_spaces_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_space(path)
+
+
+def test_wrong_questions_are_refused(dataset: Path, space: Path) -> None:
+    with pytest.raises(ArgumentError, match="trials must be >= 1, got 0"):
+        tune(str(dataset), SHORT, space, trials=0)
+    with pytest.raises(ConfigError, match=r"no committed search space of ToyTable; give one with --space"):
+        tune(str(dataset), ["--model", "ToyTable"])
+
+
+def test_ranges_draw_within_their_bounds() -> None:
+    optuna = pytest.importorskip("optuna")
+    trial = optuna.trial.FixedTrial({"model.a": 3, "model.b": 0.5, "model.c": "x"})
+    assert Dimension.read("model.a", {"low": 1, "high": 5}, "s").suggest(trial) == 3
+    assert Dimension.read("model.b", {"low": 0.1, "high": 1.0, "log": True}, "s").suggest(trial) == 0.5
+    assert Dimension.read("model.c", ["x", "y"], "s").suggest(trial) == "x"
+
+
+def test_committed_spaces_name_settings_that_exist() -> None:
+    from dataclasses import fields
+
+    from graphrec.training import TrainConfig
+
+    assert find_space("ml-100k", "inductive-kgat").parent.name == "any"
+    paths = sorted(spaces_root().rglob("*.yaml"))
+    assert paths
+    for path in paths:
+        name = next(n for n in REAL_MODELS if n.lower() == path.stem)
+        known = {f"model.{option}" for option in options_of(REAL_MODELS[name])}
+        known |= {f"train.{field.name}" for field in fields(TrainConfig)}
+        assert {dimension.name for dimension in read_space(path)} <= known, path
