@@ -55,6 +55,59 @@ def test_a_study_goes_on_where_it_stopped(dataset: Path, space: Path, tmp_path: 
     assert measured == [0, 1, 2, 3]
     lines = (found.folder / "trials.tsv").read_text().splitlines()
     assert [line.split("\t")[1] for line in lines[1:]] == ["complete", "fail", "complete", "complete"]
+    tune(str(dataset), SHORT, space, trials=3, out=tmp_path / "study", quiet=True)
+    assert len(measured) == 4  # all that was asked for is there
+
+
+def test_trials_never_see_the_test_part(dataset: Path, space: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def measure(config: Any, graph: Any, trial: Any) -> float:
+        assert not graph.has_split("test")
+        assert {"train", "valid"} == {name for name in ("train", "valid") if graph.has_split(name)}
+        return 0.5
+
+    monkeypatch.setattr(tuning, "_measure", measure)
+    assert tune(str(dataset), SHORT, space, trials=1, out=tmp_path / "study", quiet=True).value == 0.5
+
+
+def test_progress_is_told(dataset: Path, space: Path, tmp_path: Path, capsys: Any) -> None:
+    tune(str(dataset), SHORT, space, trials=1, out=tmp_path / "study")
+    said = capsys.readouterr().err
+    assert said.startswith("trial 1: recall@10 ")
+    assert "model.dim = " in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data.seed: [1, 2]", "only settings of model and train"),
+        ("model.dim: 64", "must be a list of choices or a mapping with low and high, got 64"),
+        ("model.dim: []", "must be a list"),
+        ("model.dim: {low: 1}", "must be a list of choices or a mapping with low and high"),
+        ("model.dim: {low: 1, high: 4, logg: true}", "did you mean 'log'"),
+        ("model.dim: {low: 4, high: 4}", "low must be below high, got 4 and 4"),
+        ("model.dim: {low: a, high: 4}", "must be numbers"),
+        ("", "must be a mapping"),
+        ("{}", "names no setting"),
+    ],
+)
+def test_wrong_spaces_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_space(path)
+
+
+def test_wrong_questions_are_refused(dataset: Path, space: Path) -> None:
+    with pytest.raises(ArgumentError, match="trials must be >= 1, got 0"):
+        tune(str(dataset), SHORT, space, trials=0)
+    with pytest.raises(ConfigError, match=r"no committed search space of ToyTable; give one with --space"):
+        tune(str(dataset), ["--model", "ToyTable"])
+
+
+def test_ranges_draw_within_their_bounds() -> None:
+    optuna = pytest.importorskip("optuna")
+    trial = optuna.trial.FixedTrial({"model.a": 3, "model.b": 0.5, "model.c": "x"})
+    assert Dimension.read("model.a", {"low": 1, "high": 5}, "s").suggest(trial) == 3
     assert Dimension.read("model.b", {"low": 0.1, "high": 1.0, "log": True}, "s").suggest(trial) == 0.5
     assert Dimension.read("model.c", ["x", "y"], "s").suggest(trial) == "x"
 
