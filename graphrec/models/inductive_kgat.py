@@ -38,7 +38,7 @@ class InductiveKGAT(GradientRecommender):
     (:class:`~graphrec.encoders.CooccurrenceEncoder`).
 
     A user is a function of a history, so a stranger is served at once. Training hides a random part of each history
-    and asks for the whole of it back, with a softmax over negatives.
+    and asks for the whole of it back, or for the hidden part alone, with a softmax over negatives.
 
     With ``match_temperature`` above 0 a history is not pooled before it meets a candidate: each candidate attends to
     the items that are like it (:class:`~graphrec.layers.HistoryMatch`), so interests far apart are not averaged away,
@@ -65,6 +65,7 @@ class InductiveKGAT(GradientRecommender):
         temperature: :math:`\tau`.
         match_temperature: :math:`\tau_m`, 0 or at least 0.025; 0 pools the history.
         keep: Share of a history shown as input in training, above 0, at most 1.
+        hidden_only: Ask for the hidden part of a history alone, not for what is shown too.
         target_power: Each target of a user weighs ``1 / len(history) ** target_power``: 0 counts pairs, 1 users.
         num_negatives: Negatives a step, shared by its users; as many as there are items or more means all items.
         attend_history: Learn the weights of the pooling; ``False`` pools by the mean.
@@ -93,6 +94,7 @@ class InductiveKGAT(GradientRecommender):
         temperature: float = 0.2,
         match_temperature: float = 0.0,
         keep: float = 0.5,
+        hidden_only: bool = False,
         target_power: float = 0.5,
         num_negatives: int = 4096,
         attend_history: bool = True,
@@ -111,6 +113,7 @@ class InductiveKGAT(GradientRecommender):
         self.dim = dim
         self.temperature = temperature
         self.keep = keep
+        self.hidden_only = hidden_only
         self.target_power = target_power
         self.num_negatives = num_negatives
         self.negatives = UniformNegatives(num_items)
@@ -282,9 +285,11 @@ class InductiveKGAT(GradientRecommender):
         target, rival = (g.index_select(0, at) for at in position.tensor_split([histories.items.numel()]))
         bias, rival_bias = (self.item_bias.index_select(0, items) for items in (histories.items, drawn))
         log_q = negatives.log_q.to(device)
+        weights = histories.lengths.clamp(min=1).to(g.dtype).pow(-self.target_power)[histories.rows]
         softmax = {
             "rows": histories.rows,
-            "weights": histories.lengths.clamp(min=1).to(g.dtype).pow(-self.target_power)[histories.rows],
+            # What is shown is no negative either way.
+            "weights": weights.masked_fill(shown, 0.0) if self.hidden_only else weights,
             "positive_bias": bias,
             "positive_items": histories.items,
             "negative_items": drawn,

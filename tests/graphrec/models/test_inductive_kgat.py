@@ -28,7 +28,7 @@ class TestInductiveKGAT(GradientCase):
 
 
 class TestMatched(TestInductiveKGAT):
-    options: ClassVar = {"dim": 16, "num_negatives": 60, "match_temperature": 0.1}
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "match_temperature": 0.1, "hidden_only": True}
 
 
 class TestWithCooccurrences(TestInductiveKGAT):
@@ -140,6 +140,18 @@ def test_training_shows_a_part_of_each_history_and_asks_for_all_of_it(monkeypatc
     assert set(zip(shown[0].rows.tolist(), shown[0].items.tolist(), strict=True)) < set(
         zip(histories.rows.tolist(), histories.items.tolist(), strict=True)
     )
+
+
+def test_training_may_ask_for_the_hidden_part_alone(monkeypatch):
+    model = InductiveKGAT.from_graph(planted_graph(), dim=8, keep=0.5, hidden_only=True, target_power=0.0)
+    histories = histories_of(planted_graph())
+    asked, softmax = [], inductive_kgat.sampled_softmax
+    monkeypatch.setattr(inductive_kgat, "sampled_softmax", lambda *a, **k: asked.append(k) or softmax(*a, **k))
+    model.loss(histories, torch.Generator().manual_seed(0))
+    (given,) = asked
+    shown = torch.rand(histories.items.numel(), generator=torch.Generator().manual_seed(0)) < 0.5
+    assert torch.equal(given["weights"], (~shown).float())
+    assert torch.equal(given["positive_items"], histories.items)  # what is shown does not compete
 
 
 def test_without_learned_attention_every_past_item_counts_alike():
