@@ -7,7 +7,7 @@ import pytest
 
 from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment import tuning
-from graphrec.experiment.config import options_of
+from graphrec.experiment.config import options_of, simplified
 from graphrec.experiment.reading import read_options
 from graphrec.experiment.tuning import Dimension, find_space, read_space, spaces_root, tune
 from graphrec.models import MODELS
@@ -121,7 +121,7 @@ def test_committed_spaces_name_settings_that_exist() -> None:
     paths = sorted(spaces_root().rglob("*.yaml"))
     assert paths
     for path in paths:
-        name = next(n for n in REAL_MODELS if n.lower() == path.stem)
+        name = next(n for n in REAL_MODELS if simplified(n) == simplified(path.stem))
         known = {f"model.{option}" for option in options_of(REAL_MODELS[name])}
         known |= {f"train.{field.name}" for field in fields(TrainConfig)}
         assert {dimension.name for dimension in read_space(path)} <= known, path
