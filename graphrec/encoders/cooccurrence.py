@@ -15,6 +15,7 @@ from graphrec.sparse import cooccurrence_blocks, history_matrix
 
 SHRINKAGE = 10.0
 USER_POWER = 0.5
+BLOCK_ROWS = 256  # items whose similarities to all others are held at once
 
 
 class CooccurrenceEncoder(nn.Module):
@@ -76,12 +77,17 @@ class CooccurrenceEncoder(nn.Module):
         neighbor = np.zeros((num_items, num_neighbors), dtype=np.int64)
         attention = np.zeros((num_items, num_neighbors), dtype=np.float32)
         counts = np.asarray(history_matrix(histories, num_items).sum(axis=0, dtype=np.float64)).ravel()
-        for rows, block in cooccurrence_blocks(histories, num_items, user_power=USER_POWER):
-            item = np.repeat(np.arange(rows.start, rows.stop), np.diff(block.indptr))
-            other = block.indices.astype(np.int64)
+        for rows, block in cooccurrence_blocks(histories, num_items, BLOCK_ROWS, USER_POWER):
+            row = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
+            item, other = row + rows.start, block.indices.astype(np.int64)
             similarity = block.data / (np.sqrt(counts[item] * counts[other]) + SHRINKAGE)
-            apart = item != other
-            item, other, similarity = item[apart], other[apart], similarity[apart]
+            similarity[item == other] = 0.0
+            # Sorting is dear, so only what reaches the last place is sorted, those of equal similarity too.
+            dense = torch.zeros(block.shape)
+            dense[torch.from_numpy(row), torch.from_numpy(other)] = torch.from_numpy(similarity).float()
+            last = dense.topk(min(num_neighbors, num_items), dim=1).values[:, -1].numpy()
+            near = (similarity.astype(np.float32) >= last[row]) & (similarity > 0)
+            item, other, similarity = item[near], other[near], similarity[near]
             order = np.lexsort((-counts[other], -similarity, item))
             item, other, similarity = item[order], other[order], similarity[order]
             rank = np.arange(len(item)) - np.searchsorted(item, item)

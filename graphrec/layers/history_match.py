@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from graphrec.errors import ArgumentError, check_range
-from graphrec.layers.ops import EdgeLayout, segment_softmax
+from graphrec.layers.ops import EdgeLayout, dot_scores, segment_softmax
 from graphrec.layers.ops.kernels import product
 from graphrec.layers.ops.standalone import standalone
 
@@ -101,7 +101,9 @@ class HistoryMatch(nn.Module):
         pair = torch.repeat_interleave(torch.arange(len(user), device=x.device), lengths)
         within = torch.arange(len(pair), device=x.device) - (lengths.cumsum(0) - lengths)[pair]
         entry = offsets[:-1][user][pair] + within
-        cosine = (x.index_select(0, entry) * candidate.index_select(0, pair)).sum(dim=1)
+        # Each pair's history entries as edges into it: no vector is gathered, which long histories would make many.
+        edges = EdgeLayout.from_rowptr(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), entry, len(x))
+        cosine = dot_scores(candidate.unsqueeze(1), x.unsqueeze(1), edges).squeeze(1)
         powers = alpha.index_select(0, entry) * ((cosine - 1) / self.temperature).exp()
         total = powers.new_zeros(len(user)).index_add(0, pair, powers)
         matched = 1 + self.temperature * total.clamp(min=torch.finfo(total.dtype).tiny).log()
