@@ -18,18 +18,18 @@ from graphrec.models.ripple_net import RippleNet
 
 MODELS: dict[str, type[Recommender]] = {
     "BPRMF": BPRMF,
+    "Blend": Blend,
     "CKE": CKE,
+    "EASE": EASE,
     "IALS": IALS,
+    "InductiveKGAT": InductiveKGAT,
+    "ItemKNN": ItemKNN,
     "KGAT": KGAT,
     "KGCN": KGCN,
     "KGIN": KGIN,
     "LightGCN": LightGCN,
-    "RippleNet": RippleNet,
-    "Blend": Blend,
-    "EASE": EASE,
-    "InductiveKGAT": InductiveKGAT,
-    "ItemKNN": ItemKNN,
     "Popularity": Popularity,
+    "RippleNet": RippleNet,
     "SoftmaxMF": SoftmaxMF,
 }
 """Every model that a configuration or the command line can name."""
