@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
 
     graph = load(arguments.name, arguments.format)
     if arguments.action == "audit":
-        _audit(graph, arguments.json)
+        _audit(graph, arguments.name, arguments.json)
         return
     from kg_loaders.inspect import format_summary, summary
 
@@ -36,13 +36,13 @@ def main(argv: list[str]) -> None:
         print(format_summary(found))
 
 
-def _audit(graph: RecGraph, as_json: bool) -> None:
+def _audit(graph: RecGraph, name: str, as_json: bool) -> None:
     """Print the findings on the split that a run would use."""
-    from graphrec.experiment.config import DataConfig, ModelConfig, RunConfig
     from graphrec.experiment.data import resolve, split_graph
+    from graphrec.experiment.reading import read_options
     from kg_loaders.audit import audit, format_audit
 
-    config = resolve(RunConfig(data=DataConfig(name=graph.name), model=ModelConfig("Popularity")), graph)
+    config = resolve(read_options([], name).config, graph)
     findings = audit(split_graph(graph, config.data))
     if as_json:
         print_json([finding.to_dict() for finding in findings])

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 
 import graphrec
-from graphrec.errors import ArgumentError, ConfigError, check_choice
+from graphrec.errors import ArgumentError, ConfigError, RunError, check_choice
 from graphrec.experiment.build import build_evaluator, build_model
 from graphrec.experiment.catalogue import read_yaml
 from graphrec.experiment.config import RunConfig, simplified
@@ -156,6 +156,7 @@ def tune(
     Raises:
         ConfigError: A wrong setting or search space.
         ArgumentError: Optuna is not installed, or ``trials`` is below 1.
+        RunError: ``out`` holds a study of other settings or another search space.
     """
     if trials < 1:
         raise ArgumentError(f"trials must be >= 1, got {trials}")
@@ -177,18 +178,24 @@ def tune(
         study_name=f"{base.data.name} {base.model.name}",
         storage=f"sqlite:///{folder / STUDY}",
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=base.seed),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5),
         load_if_exists=True,
     )
+    # Another seed for every number of trials done: one that starts again would draw what an earlier call drew.
+    study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
+    asked = {"settings": base.hash, "space": path.read_text(encoding="utf-8")}
+    if study.trials and study.user_attrs != asked:
+        raise RunError(f"{folder} holds a study of other settings or another search space; choose another --out")
+    for name, value in asked.items():
+        study.set_user_attr(name, value)
 
     def objective(trial: optuna.Trial) -> float:
         drawn = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
-        given = [part for name, value in drawn.items() for part in (f"--{name}", _written(value))]
+        given = [part for name, value in drawn.items() for part in (f"--{name}", _exact(value))]
         config = resolve(read_options([*options, *given], data).config, visible)
         value = _measure(config, visible, trial)
         if not quiet:
-            shown = ", ".join(f"{name} = {_written(setting)}" for name, setting in drawn.items())
+            shown = ", ".join(f"{name} = {_short(setting)}" for name, setting in drawn.items())
             print(
                 f"trial {trial.number + 1}: {config.train.select_by} {value:.4f}  {shown}", file=sys.stderr, flush=True
             )
@@ -226,8 +233,13 @@ def _without_test(graph: RecGraph) -> RecGraph:
     return replace(graph, interactions=graph.interactions[np.flatnonzero(codes != SPLITS.index("test"))])
 
 
-def _written(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+def _exact(value: Any) -> str:
+    """Return a setting as the command line takes it, to the last digit: ``best.yaml`` holds what was trained."""
+    return repr(value) if isinstance(value, float) else yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _save(study: optuna.Study, folder: Path, base: RunConfig, space: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from graphrec.errors import ArgumentError, ConfigError
+from graphrec.errors import ArgumentError, ConfigError, RunError
 from graphrec.experiment import tuning
 from graphrec.experiment.config import options_of, simplified
 from graphrec.experiment.reading import read_options
@@ -57,6 +57,27 @@ def test_a_study_goes_on_where_it_stopped(dataset: Path, space: Path, tmp_path: 
     assert [line.split("\t")[1] for line in lines[1:]] == ["complete", "fail", "complete", "complete"]
     tune(str(dataset), SHORT, space, trials=3, out=tmp_path / "study", quiet=True)
     assert len(measured) == 4  # all that was asked for is there
+
+
+def test_a_study_that_goes_on_draws_anew_and_only_for_the_same_question(
+    dataset: Path, space: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    rates: list[float] = []
+
+    def measure(config: Any, graph: Any, trial: Any) -> float:
+        rates.append(config.train.learning_rate)
+        assert config.train.learning_rate == trial.params["train.learning_rate"]  # to the last digit
+        return 0.5
+
+    monkeypatch.setattr(tuning, "_measure", measure)
+    for trials in (1, 2, 3):
+        tune(str(dataset), SHORT, space, trials=trials, out=tmp_path / "study", quiet=True)
+    assert len(set(rates)) == 3
+    with pytest.raises(RunError, match="a study of other settings"):
+        tune(str(dataset), [*SHORT, "--seed=4"], space, trials=4, out=tmp_path / "study", quiet=True)
+    space.write_text("model.dim: [4, 8, 16]\n")
+    with pytest.raises(RunError, match="another search space"):
+        tune(str(dataset), SHORT, space, trials=4, out=tmp_path / "study", quiet=True)
 
 
 def test_trials_never_see_the_test_part(dataset: Path, space: Path, tmp_path: Path, monkeypatch: Any) -> None:
