@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
-
 import torch
 from torch import Tensor, nn
 
 from graphrec.errors import check_range
 from graphrec.histories import Histories
 from graphrec.models.pairwise import PairwiseRecommender
-from graphrec.models.triples import KgSizes, check_triples
-from kg_loaders import RecGraph
+from graphrec.models.triples import check_triples
 
 
 class CKE(PairwiseRecommender):
@@ -72,11 +69,6 @@ class CKE(PairwiseRecommender):
         self.triples: Tensor
         self.register_buffer("triples", triples, persistent=False)
         self.reset_parameters()
-
-    @classmethod
-    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
-        """Make a model for a graph's users, items and triples; options are the constructor's keyword arguments."""
-        return cls(*KgSizes.of(graph), **options)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""

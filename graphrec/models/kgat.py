@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 from graphrec.errors import check_range
 from graphrec.histories import Histories
 from graphrec.models.pairwise import PairwiseRecommender
-from graphrec.models.triples import KgSizes, both_ways, check_triples
-from kg_loaders import RecGraph
+from graphrec.models.triples import both_ways, check_triples
 
 
 class KGAT(PairwiseRecommender):
@@ -94,11 +92,6 @@ class KGAT(PairwiseRecommender):
         self.register_result("edges", 2, None, dtype=torch.int64)
         self.register_result("edge_type", None, dtype=torch.int64)
         self.reset_parameters()
-
-    @classmethod
-    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
-        """Make a model for a graph's users, items and triples; options are the constructor's keyword arguments."""
-        return cls(*KgSizes.of(graph), **options)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,8 +9,7 @@ from torch import Tensor
 from graphrec.errors import check_range
 from graphrec.histories import Histories
 from graphrec.models.pairwise import PairwiseRecommender
-from graphrec.models.triples import KgSizes, both_ways, check_triples
-from kg_loaders import RecGraph
+from graphrec.models.triples import both_ways, check_triples
 
 
 class KGIN(PairwiseRecommender):
@@ -87,11 +84,6 @@ class KGIN(PairwiseRecommender):
         self.register_buffer("edge_type", edge_type, persistent=False)
         self.register_result("interactions", 2, None, dtype=torch.int64)
         self.reset_parameters()
-
-    @classmethod
-    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
-        """Make a model for a graph's users, items and triples; options are the constructor's keyword arguments."""
-        return cls(*KgSizes.of(graph), **options)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""

@@ -11,6 +11,7 @@ from graphrec.errors import NotFittedError, check_range
 from graphrec.histories import Histories
 from graphrec.losses import bpr
 from graphrec.models.base import GradientRecommender
+from graphrec.models.triples import KgSizes
 from graphrec.sampling import untaken_items
 from kg_loaders import RecGraph
 
@@ -52,8 +53,9 @@ class PairwiseRecommender(GradientRecommender):
 
     @classmethod
     def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
-        """Make a model for a graph's users and items; options are the constructor's keyword arguments."""
-        return cls(graph.num_users, graph.num_items, **options)
+        """Make a model for a graph's sizes, and triples if it needs them; options are the constructor's arguments."""
+        sizes = KgSizes.of(graph) if cls.needs_kg else (graph.num_users, graph.num_items)
+        return cls(*sizes, **options)
 
     def reset_parameters(self) -> None:
         """Draw the tables anew."""
