@@ -69,9 +69,8 @@ def main(argv: list[str]) -> None:
         parser.error(f"there is no table {unknown[0]!r}; there are {', '.join(TABLES)}")
     if arguments.list:
         for name, wanted in TABLES.items():
-            print(
-                f"{name:<18} {', '.join(wanted.models)}; {wanted.seeds} {'seed' if wanted.seeds == 1 else 'seeds'}; {wanted.remark}"
-            )
+            seeds = "1 seed" if wanted.seeds == 1 else f"{wanted.seeds} seeds"
+            print(f"{name:<18} {', '.join(wanted.models)}; {seeds}; {wanted.remark}")
         return
     from graphrec.experiment.comparison import compare
 
