@@ -5,9 +5,10 @@ python scripts/benchmark_layers.py --graph amazon-book alibaba-ifashion last-fm 
 
 A layer and its peer take turns in one process, and a ratio is the median over the turns. The bound is the time of two
 products of a CSR matrix with a dense one and one sampled product per head, measured beside them with torch.sparse.
-First-call cost, which is the sorting of edges, stands apart. Memory is the peak above what was in use before the pass,
-each in a child process, so that a peer that outgrows the machine takes only its child along; a peer whose pass takes
-minutes is given up, and one that takes more than ``PATIENCE`` seconds is timed in its child alone, once.
+First-call cost, which is the sorting of edges (and, once a machine, building the compiled loops), stands apart;
+``GRAPHREC_COMPILE=0`` measures torch's kernels instead of those loops. Memory is the peak above what was in use before
+the pass, each in a child process, so that a peer that outgrows the machine takes only its child along; a peer whose
+pass takes minutes is given up, and one that takes more than ``PATIENCE`` seconds is timed in its child alone, once.
 """
 
 from __future__ import annotations

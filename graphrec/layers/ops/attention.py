@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
-from graphrec.layers.ops.kernels import product, sampled_product, segment_max, segment_sum, working_dtype
+from graphrec.layers.ops.kernels import (
+    SMALLEST_TOTAL,
+    product,
+    sampled_product,
+    segment_max,
+    segment_sum,
+    working_dtype,
+)
 from graphrec.layers.ops.standalone import standalone
-
-# Below this, a sum of exponentials may have lost digits to underflow.
-SMALLEST_TOTAL = 1e-25
 
 
 @standalone
@@ -93,6 +98,11 @@ class _SegmentSoftmax(torch.autograd.Function):
 class _WeightedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, alpha: Tensor, x: Tensor, layout: EdgeLayout) -> Tensor:
+        ctx.compiled = _compiled(alpha, x, layout)
+        if ctx.compiled:
+            ctx.save_for_backward(alpha, x)
+            ctx.layout = layout
+            return compiled.weighted_sum(alpha, x, layout)
         parts = _parts(x)
         ctx.save_for_backward(alpha, *parts)
         ctx.layout, ctx.shared = layout, x.dim() == 2
@@ -103,6 +113,12 @@ class _WeightedSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         alpha, *parts = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
+        if ctx.compiled:
+            return (
+                compiled.dot(grad, parts[0], layout) if ctx.needs_input_grad[0] else None,
+                compiled.transposed_sum(alpha, grad, layout) if ctx.needs_input_grad[1] else None,
+                None,
+            )
         grad_alpha = _zeros_by_head(alpha) if ctx.needs_input_grad[0] else None
         gradients = []
         for head in range(alpha.size(1)):
@@ -117,10 +133,15 @@ class _WeightedSum(torch.autograd.Function):
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, x: Tensor, layout: EdgeLayout) -> tuple[Tensor, Tensor]:
-        alpha, parts = _softmax(scores, layout), _parts(x)
-        ctx.save_for_backward(alpha, *parts)
         ctx.layout, ctx.shared = layout, x.dim() == 2
         ctx.set_materialize_grads(False)
+        ctx.compiled = _compiled(scores, x, layout)
+        if ctx.compiled:
+            out, alpha = compiled.attend(scores, x, layout)
+            ctx.save_for_backward(alpha, x)
+            return out, alpha
+        alpha, parts = _softmax(scores, layout), _parts(x)
+        ctx.save_for_backward(alpha, *parts)
         return _sum(alpha, parts, layout), alpha
 
     @staticmethod
@@ -128,6 +149,14 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, grad_alpha: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         alpha, *parts = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
+        if ctx.compiled and grad is not None:
+            return (
+                compiled.attend_gradient(alpha, parts[0], grad, grad_alpha, layout)
+                if ctx.needs_input_grad[0]
+                else None,
+                compiled.transposed_sum(alpha, grad, layout) if ctx.needs_input_grad[1] else None,
+                None,
+            )
         grad_scores = _zeros_by_head(alpha) if ctx.needs_input_grad[0] else None
         gradients = []
         for head in range(alpha.size(1)):
@@ -143,6 +172,10 @@ class _Attend(torch.autograd.Function):
             if ctx.needs_input_grad[1] and grad_head is not None:
                 gradients.append(_sum_back(alpha[:, head], grad_head, layout))
         return grad_scores, _joined(gradients, ctx.shared), None
+
+
+def _compiled(weights: Tensor, x: Tensor, layout: EdgeLayout) -> bool:
+    return x.dim() == 3 and x.size(1) == weights.size(1) and compiled.usable(layout, *x.shape[1:], weights, x)
 
 
 def _softmax(scores: Tensor, layout: EdgeLayout) -> Tensor:

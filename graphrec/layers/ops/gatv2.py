@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import product, working_dtype
 from graphrec.layers.ops.standalone import standalone
@@ -65,6 +66,9 @@ class _Gatv2Scores(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(att, source, destination, vectors)
         ctx.layout, ctx.types, ctx.negative_slope = layout, types, negative_slope
+        ctx.compiled = compiled.usable(layout, *att.shape, att, source, destination, vectors)
+        if ctx.compiled:
+            return compiled.gatv2(att, source, destination, vectors, layout, types.src, negative_slope)
         index = (layout.src, layout.destination, types.src)
         tables = _tables(source, destination, vectors)
         by_head = _by_head(att)
@@ -80,6 +84,11 @@ class _Gatv2Scores(torch.autograd.Function):
         att, source, destination, vectors = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
         types: EdgeLayout = ctx.types
+        if ctx.compiled:
+            gradients = compiled.gatv2_gradient(
+                att, source, destination, vectors, layout, types.src, ctx.negative_slope, grad
+            )
+            return *gradients, None, None, None
         by_destination = (layout.src, layout.destination, types.src)
         by_source = tuple(part.index_select(0, layout.transpose) for part in by_destination)
         slopes = _Slopes(_tables(source, destination, vectors), att.size(0), ctx.negative_slope)

@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# Below this, a sum of exponentials may have lost digits to underflow.
+SMALLEST_TOTAL = 1e-25
+
 # torch says once a process that CSR tensors are in beta; hear it here, where it is known, not in a user's program.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)

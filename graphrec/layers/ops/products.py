@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import product, sampled_product, working_dtype
 from graphrec.layers.ops.standalone import standalone
@@ -34,6 +35,9 @@ class _DotScores(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, layout: EdgeLayout) -> Tensor:
         ctx.save_for_backward(query, key)
         ctx.layout = layout
+        ctx.compiled = compiled.usable(layout, *query.shape[1:], query, key)
+        if ctx.compiled:
+            return compiled.dot(query, key, layout)
         rows = [
             sampled_product(layout.rowptr, layout.src, query[:, head], key[:, head]) for head in range(query.size(1))
         ]
@@ -44,6 +48,12 @@ class _DotScores(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         query, key = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
+        if ctx.compiled:
+            return (
+                compiled.weighted_sum(grad, key, layout) if ctx.needs_input_grad[0] else None,
+                compiled.transposed_sum(grad, query, layout) if ctx.needs_input_grad[1] else None,
+                None,
+            )
         to_query, to_key = [], []
         for head in range(grad.size(1)):
             weight = grad[:, head].contiguous()

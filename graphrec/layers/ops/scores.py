@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import segment_sum, working_dtype
 from graphrec.layers.ops.standalone import standalone
@@ -58,6 +59,14 @@ class _AdditiveScores(torch.autograd.Function):
         negative_slope: float,
     ) -> Tensor:
         first = next(part for part in (source, destination, by_type, edge) if part is not None)
+        ctx.layout, ctx.types, ctx.negative_slope = layout, types, negative_slope
+        kinds = None if types is None else types.src
+        ctx.compiled = compiled.usable_scalars(layout, first.size(1), source, destination, by_type, edge)
+        if ctx.compiled:
+            scores = compiled.additive(layout, source, destination, by_type, kinds, edge, negative_slope)
+            if negative_slope != 1.0:
+                ctx.save_for_backward(scores)  # their signs are those of the sums
+            return scores
         scores = first.new_empty(first.size(1), layout.num_edges)
         for head, out in enumerate(scores.unbind()):
             if source is None:
@@ -71,7 +80,6 @@ class _AdditiveScores(torch.autograd.Function):
                 out += bias if types.num_src == 1 else bias.index_select(0, types.src)
             if edge is not None:
                 out += edge[:, head]
-        ctx.layout, ctx.types, ctx.negative_slope = layout, types, negative_slope
         if negative_slope != 1.0:
             torch.nn.functional.leaky_relu_(scores, negative_slope)
             ctx.save_for_backward(scores)  # their signs are those of the sums
@@ -82,6 +90,8 @@ class _AdditiveScores(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layout: EdgeLayout = ctx.layout
         types: EdgeLayout | None = ctx.types
+        if ctx.compiled:
+            return *_compiled_gradients(ctx, grad), None, None, None
         grad = grad.t()  # [heads, num_edges]
         for scores in ctx.saved_tensors:
             grad = torch.ops.aten.leaky_relu_backward(grad, scores, ctx.negative_slope, True)
@@ -102,6 +112,24 @@ class _AdditiveScores(torch.autograd.Function):
             by_type = torch.stack([_sum_by_type(row, types) for row in grad], dim=1)
         edge = grad.t() if ctx.needs_input_grad[3] else None
         return source, destination, by_type, edge, None, None, None
+
+
+def _compiled_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    layout: EdgeLayout = ctx.layout
+    types: EdgeLayout | None = ctx.types
+    for scores in ctx.saved_tensors:
+        grad = torch.ops.aten.leaky_relu_backward(grad.contiguous(), scores, ctx.negative_slope, True)
+    source = destination = by_type = None
+    if ctx.needs_input_grad[0]:
+        source = compiled.row_sums(grad, layout.colptr, layout.transpose)
+    if ctx.needs_input_grad[1]:
+        destination = compiled.row_sums(grad, layout.rowptr)
+    if ctx.needs_input_grad[2] and types is not None:
+        if types.num_src == 1:
+            by_type = grad.sum(dim=0, keepdim=True)
+        else:
+            by_type = compiled.row_sums(grad, types.colptr, types.transpose)
+    return source, destination, by_type, grad if ctx.needs_input_grad[3] else None
 
 
 def _sum_by_type(row: Tensor, types: EdgeLayout) -> Tensor:
