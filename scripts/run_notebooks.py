@@ -24,6 +24,7 @@ from nbconvert import HTMLExporter
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 OUT = Path("build/notebooks")
+QUIET = ["--log-level=ERROR"]  # no warning that the kernel listens on a local port
 SMOKE = "GRAPHREC_SMOKE"  # "1": the notebooks make all sizes of their work small
 
 
@@ -43,7 +44,8 @@ def execute(path: Path, smoke: bool = False, folder: Path | None = None) -> nbfo
     environment = {**os.environ, SMOKE: "1" if smoke else "0"}
     with tempfile.TemporaryDirectory() as empty:
         resources = {"metadata": {"path": str(folder or empty)}}
-        NotebookClient(notebook, kernel_name="python3", resources=resources).execute(env=environment)
+        client = NotebookClient(notebook, kernel_name="python3", resources=resources, extra_arguments=QUIET)
+        client.execute(env=environment)
     return notebook
 
 

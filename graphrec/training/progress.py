@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -213,7 +214,8 @@ class NotebookProgress(Progress):
     def _display(self, content: dict[str, str]) -> Any:
         from IPython.display import display
 
-        return display(content, raw=True, display_id=True)
+        show: Callable[..., Any] = display  # IPython annotates nothing
+        return show(content, raw=True, display_id=True)
 
 
 def in_notebook() -> bool:

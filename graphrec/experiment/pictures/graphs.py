@@ -34,7 +34,7 @@ COLOURS = {"user": GREEN, "item": BLUE, "entity": ORANGE}
 GRAPH_WIDTH = 7.6  # inches: columns of names need more room than curves
 LABEL, LINES = 17, 3  # characters a line and lines of a node's label
 ROW = 0.78  # inches a node
-MIN_LINE, MAX_LINE = 1.0, 6.0  # points
+MIN_LINE, MAX_LINE = 1.0, 5.0  # points
 
 
 class KgPath(Protocol):

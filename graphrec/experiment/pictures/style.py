@@ -21,7 +21,7 @@ DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)
 
 WIDTH = 6.4  # inches
 TEXT, SMALL = 12, 10.5  # points; half of that is still legible
-TITLE_CHARACTERS = 50  # on a line of that width
+CHARACTER = 0.108  # inches, the mean width of one of the heading
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def new_axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
 
 def set_title(ax: Axes, heading: str, about: About) -> None:
     """Put the heading in bold above the axes, and below it where the numbers come from."""
-    lines = textwrap.wrap(str(about), TITLE_CHARACTERS + 10)
+    # Before it is laid out, a figure has wider margins than after.
+    characters = int(1.15 * ax.get_position().width * ax.get_figure(root=True).get_figwidth() / CHARACTER)
+    lines = textwrap.wrap(str(about), characters + 10)
     ax.annotate(
         plain("\n".join(lines)),
         (0, 1),
@@ -80,7 +82,7 @@ def set_title(ax: Axes, heading: str, about: About) -> None:
         color=GREY,
         annotation_clip=False,
     )
-    title = "\n".join(textwrap.wrap(heading, TITLE_CHARACTERS))
+    title = "\n".join(textwrap.wrap(heading, characters))
     ax.set_title(plain(title), loc="left", fontsize=TEXT + 1, fontweight="bold", pad=12 + 14 * len(lines))
 
 
