@@ -21,6 +21,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 OUT = Path("build/notebooks")
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help=f"where the HTML goes (default: {OUT})")
     chosen = parser.parse_args(arguments)
     chosen.out.mkdir(parents=True, exist_ok=True)
+    exporter = HTMLExporter()
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # of a bar, its end
     failed = 0
     for path in chosen.notebooks or sorted(NOTEBOOKS.glob("*.ipynb")):
         start = time.perf_counter()
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{path.name}: failed\n{error}", file=sys.stderr)
             continue
         page = chosen.out / f"{path.stem}.html"
-        page.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+        page.write_text(exporter.from_notebook_node(notebook)[0], encoding="utf-8")
         print(f"{path.name:<40} {time.perf_counter() - start:6.1f} s  {page}", flush=True)
     return 1 if failed else 0
 

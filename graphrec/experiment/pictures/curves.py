@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from graphrec.errors import ArgumentError, RunError
 from graphrec.experiment.pictures.style import (
+    BLACK,
     BLUE,
     CYCLE,
     DASHES,
@@ -128,7 +129,10 @@ def metric_curves(
         ax.set_xscale("log")
     ax.set_xticks(places, [f"{x:g}" for x in places])
     ax.minorticks_off()
-    ax.set_ylim(bottom=0)
+    if ax.get_ylim()[0] < 0:
+        ax.axhline(0, color=BLACK, linewidth=0.8)
+    else:
+        ax.set_ylim(bottom=0)
     ax.set_xlabel(xlabel, fontsize=SMALL)
     ax.set_ylabel(f"{metric}, with 95 % interval", fontsize=SMALL)
     ax.legend(frameon=False, fontsize=SMALL)
