@@ -173,7 +173,7 @@ def neighbourhood(
     for h, r, _ in graph.triples[tail == item]:
         near.setdefault(int(h), _words(graph.relations.id_of(int(r))))  # its own relation says it better
     near.pop(item, None)
-    others = {entity: _items_of(graph, entity, item) for entity in near}
+    others = _items_of(graph, near, item)
     if attention is None:
         telling = sorted((e for e in near if others[e]), key=lambda e: (len(others[e]), e))
     else:
@@ -310,10 +310,16 @@ def _ends(head_is_item: NDArray[np.bool_], tail_is_item: NDArray[np.bool_]) -> s
     return one_way.pop() if len(one_way) == 1 else "both"
 
 
-def _items_of(graph: RecGraph, entity: int, item: int) -> list[int]:
+def _items_of(graph: RecGraph, entities: Iterable[int], item: int) -> dict[int, list[int]]:
+    """Return the items that each entity leads to, without ``item`` itself."""
     head, _, tail = graph.triples.T
-    linked = np.unique(np.concatenate([tail[head == entity], head[tail == entity]]))
-    return [int(other) for other in linked if other < graph.num_items and other != item]
+    wanted = np.fromiter(entities, dtype=np.int64)
+    found: dict[int, set[int]] = {int(entity): set() for entity in wanted}
+    for near, far in ((head, tail), (tail, head)):
+        leads = np.isin(near, wanted) & (far < graph.num_items) & (far != item)
+        for entity, other in zip(near[leads].tolist(), far[leads].tolist(), strict=True):
+            found[entity].add(other)
+    return {entity: sorted(items) for entity, items in found.items()}
 
 
 def _words(relation_id: str) -> str:
