@@ -23,11 +23,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("-k", type=int, help="how many items a user")
     parser.add_argument("--output", type=Path, metavar="FILE", help="FILE.parquet or FILE.tsv, with --all-users")
     parser.add_argument("--explain", action="store_true", help="say why, for a user or a stranger")
+    parser.add_argument("--method", metavar="NAME", help="how to explain: see graphrec explain --help")
     arguments = parser.parse_args(argv)
     if arguments.all_users != (arguments.output is not None):
         parser.error("--all-users and --output go together")
     if arguments.all_users and arguments.explain:
         parser.error("--explain is for one user; see also graphrec explain")
+    if arguments.method is not None and not arguments.explain:
+        parser.error("--method goes with --explain")
     if arguments.k is not None and arguments.k < 1:
         parser.error(f"-k must be at least 1, got {arguments.k}")
     # The library's own default where no k is given.
@@ -66,7 +69,7 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
     if arguments.explain:
         from graphrec.serving.explain import explain
 
-        explanations = [explain(recommender, histories, item.item_index) for item in found]
+        explanations = [explain(recommender, histories, item.item_index, method=arguments.method) for item in found]
     if arguments.json:
         items = [item.to_dict() for item in found]
         for fields, explanation in zip(items, explanations, strict=False):

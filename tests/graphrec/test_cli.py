@@ -146,6 +146,7 @@ def test_no_command_shows_the_help(graphrec: Any) -> None:
         (("recommend", "absent", "--user", "1", "--output", "a.tsv"), 2, "--all-users and --output go together"),
         (("recommend", "absent", "--all-users", "--output", "a.csv"), 2, "output must end in .parquet or .tsv"),
         (("recommend", "absent", "--user", "1", "-k", "0"), 2, "-k must be at least 1, got 0"),
+        (("recommend", "absent", "--user", "1", "--method", "attention"), 2, "--method goes with --explain"),
         (("explain", "absent", "--user", "1"), 2, "--item"),
     ],
 )
@@ -381,6 +382,24 @@ def test_explain_prints_the_reasons(graphrec: Any, trained: str) -> None:
     assert found["item_id"] == "item-09"
     assert found["sentences"]
     assert graphrec("explain", trained, "--user", "user-03", "--item", "nothing").code == 2
+
+
+def test_explain_by_a_method_into_a_picture(graphrec: Any, trained: str, tmp_path: Path) -> None:
+    asked = ("explain", trained, "--user", "user-03", "--item", "item-09")
+    picture = tmp_path / "why.svg"
+    said = graphrec(*asked, "--method", "leave-one-out", "-k", "2", "--picture", str(picture))
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[-1].startswith("  (leave-one-out: how far the score falls without each past item")
+    assert len(said.out.splitlines()) <= 6
+    assert "<svg" in picture.read_text()
+    for wrong, message in (
+        (("--method", "lime"), "method for ToyKGAT must be one of 'leave-one-out', got 'lime'"),
+        (("-k", "0"), "-k must be at least 1, got 0"),
+        (("--picture", "why.gif"), "picture must end in .png or .svg, got 'why.gif'"),
+        (("--picture", str(tmp_path / "no" / "why.svg")), "picture: there is no folder"),
+    ):
+        said = graphrec(*asked, *wrong)
+        assert (said.code, message in said.err) == (2, True), said.err
 
 
 def test_recommend_with_reasons(graphrec: Any, trained: str) -> None:
