@@ -3,7 +3,7 @@
 python scripts/measure_explanations.py runs/A [runs/B ...] --users 200
 
 For each run and a sample of its users, the best new item is explained by every method that fits the model, over the
-past items and, where the model reads a knowledge graph, over its edges into past items and candidate. Beside them stands
+past items and, where the model reads a knowledge graph, over its edges into past items and candidate. Beside them is
 an order at random. The unit is what the whole history adds to the score. Runs that differ in nothing but the seed also
 say how stable explanations are under training again: all of them explain the best item of the first. Users are those
 with at least ten past items; the test part is not looked at.

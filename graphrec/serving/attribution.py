@@ -240,7 +240,8 @@ class AttendedScore:
         total: Tensor = (
             (self._weight @ powers)[place] - old * powers[entry, place] + new * self._powers_of(after, g[place])
         )
-        return self._match_score(total, self._weight.sum() - old + new)
+        weight: Tensor = self._weight.sum() - old + new
+        return self._match_score(total, weight)
 
     def _weight_of(self, h: Tensor, ready: Tensor) -> Tensor:
         return (h @ self._att + ready - self._highest).exp()

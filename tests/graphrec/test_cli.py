@@ -402,6 +402,23 @@ def test_explain_by_a_method_into_a_picture(graphrec: Any, trained: str, tmp_pat
         assert (said.code, message in said.err) == (2, True), said.err
 
 
+def test_export_writes_vectors_or_says_why_not(graphrec: Any, trained: str, dataset: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = graphrec("export", trained, "--output", str(out), "--no-onnx")
+    assert (said.code, out.exists()) == (2, False)
+    assert "ToyKGAT has no user and item vectors" in said.err
+    run = str(tmp_path / "run")
+    assert graphrec("train", dataset, "--model", "softmax-mf", *FAST, "--out", run).code == 0
+    said = graphrec("export", run, "--output", str(out), "--no-onnx")
+    assert said.code == 0, said.err
+    assert [line.split()[0] for line in said.out.splitlines()] == [
+        str(out / name) for name in ("export.json", "item_ids.json", "items.safetensors", "user_ids.json")
+    ]
+    assert graphrec("export", run, "--output", str(out)).code == 2  # it is not empty
+    report = graphrec("export", run, "--output", str(tmp_path / "other"), "--no-onnx", "--json").json
+    assert report["model"] == "SoftmaxMF"
+
+
 def test_recommend_with_reasons(graphrec: Any, trained: str) -> None:
     argv = ("recommend", trained, "--user", "user-03", "-k", "3")
     plain, explained = graphrec(*argv), graphrec(*argv, "--explain")
