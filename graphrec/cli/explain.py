@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
     arguments = parser.parse_args(argv)
     if arguments.k is not None and arguments.k < 1:
         parser.error(f"-k must be at least 1, got {arguments.k}")
-    how_many = {} if arguments.k is None else {"k": arguments.k}
+    how_many: dict[str, int] = {} if arguments.k is None else {"k": arguments.k}
 
     from graphrec.serving.explain import explain
     from graphrec.serving.picture import check_picture, draw_explanation

@@ -244,7 +244,8 @@ class AttendedScore:
         return self._match_score(total, weight)
 
     def _weight_of(self, h: Tensor, ready: Tensor) -> Tensor:
-        return (h @ self._att + ready - self._highest).exp()
+        weight: Tensor = (h @ self._att + ready - self._highest).exp()
+        return weight
 
     def _cosine_score(self, user: Tensor, g: Tensor) -> Tensor:
         """Return the score of pooled histories, up to their length; zeros are a history without items."""

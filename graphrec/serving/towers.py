@@ -91,6 +91,22 @@ def towers_of(model: Recommender) -> Towers:
     return found
 
 
+def item_vectors_of(model: Recommender) -> Tensor | None:
+    """Return vectors by whose cosine a model's items are alike, ``[num_items, dim]``; ``None`` where it has none.
+
+    Those of a blend are those of the first model in it.
+    """
+    while isinstance(model, Blend):
+        model = model.first
+    with torch.no_grad():
+        if isinstance(model, InductiveKGAT):
+            candidates: Tensor = model.cached("vectors", model.item_vectors)[1]
+            return candidates
+        if isinstance(model, SoftmaxMF | PairwiseRecommender):
+            return _towers_of(model).item
+    return None
+
+
 def _towers_of(model: Recommender) -> Towers:
     if isinstance(model, InductiveKGAT):
         if model.match is not None:

@@ -147,6 +147,8 @@ def test_no_command_shows_the_help(graphrec: Any) -> None:
         (("recommend", "absent", "--all-users", "--output", "a.csv"), 2, "output must end in .parquet or .tsv"),
         (("recommend", "absent", "--user", "1", "-k", "0"), 2, "-k must be at least 1, got 0"),
         (("recommend", "absent", "--user", "1", "--method", "attention"), 2, "--method goes with --explain"),
+        (("recommend", "absent", "--all-users", "--output", "a.tsv", "--only", "x"), 2, "are for one user"),
+        (("recommend", "absent", "--user", "1", "--where", "genre"), 2, "--where must be RELATION=ENTITY, got 'genre'"),
         (("explain", "absent", "--user", "1"), 2, "--item"),
     ],
 )
@@ -417,6 +419,18 @@ def test_export_writes_vectors_or_says_why_not(graphrec: Any, trained: str, data
     assert graphrec("export", run, "--output", str(out)).code == 2  # it is not empty
     report = graphrec("export", run, "--output", str(tmp_path / "other"), "--no-onnx", "--json").json
     assert report["model"] == "SoftmaxMF"
+
+
+def test_recommend_with_filters(graphrec: Any, trained: str) -> None:
+    argv = ("recommend", trained, "--user", "user-03", "--json")
+    plain = [item["item_id"] for item in graphrec(*argv, "-k", "5").json["items"]]
+    assert [item["item_id"] for item in graphrec(*argv, "-k", "4", "--exclude", plain[0]).json["items"]] == plain[1:]
+    found = graphrec(*argv, "--only", plain[2], "--only", plain[1]).json["items"]
+    assert [item["item_id"] for item in found] == plain[1:3]
+    said = graphrec(*argv, "--where", "genre=nothing")
+    assert (said.code, "of items in" in said.err) == (2, True)
+    assert len(graphrec(*argv, "-k", "5", "--diversity", "0.5").json["items"]) == 5
+    assert "diversity must be within" in graphrec(*argv, "--diversity", "2").err
 
 
 def test_recommend_with_reasons(graphrec: Any, trained: str) -> None:
