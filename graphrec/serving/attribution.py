@@ -41,7 +41,7 @@ def kept_scores(model: Recommender, histories: Histories, item: int, keep: Tenso
         >>> _ = model.fit(Histories.from_lists([[0, 1], [0, 1], [1, 2]]))
         >>> keep = torch.tensor([[True, True], [True, False], [False, False]])
         >>> [round(score, 2) for score in kept_scores(model, Histories.from_lists([[0, 2]]), 1, keep).tolist()]
-        [1.0, 0.67, 0.0]
+        [1.17, 0.67, 0.0]
     """
     if len(histories) != 1:
         raise ArgumentError(f"histories must hold one row, got {len(histories)}")
