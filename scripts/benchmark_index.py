@@ -89,8 +89,8 @@ def main(argv: list[str] | None = None) -> None:
         for row in measure(count, arguments.width, arguments.queries):
             rows.append(row)
             print(
-                f"{row['items']:>9} {row['index']:<6} {row['build_seconds']:>8.1f} {row['ms']:>7.2f} {row['ms_p99']:>7.2f} "
-                f"{row['ms_filtered']:>7.2f} {row['recall@10']:>9.3f}",
+                f"{row['items']:>9} {row['index']:<6} {row['build_seconds']:>8.1f} {row['ms']:>7.2f} "
+                f"{row['ms_p99']:>7.2f} {row['ms_filtered']:>7.2f} {row['recall@10']:>9.3f}",
                 flush=True,
             )
     if arguments.json is not None:

@@ -210,37 +210,39 @@ class AttendedScore:
                 found.append(self._match_score(weight @ self._powers(h, g), weight.sum()).reshape(1))
         return torch.cat(found)
 
-    def without(self, past: Tensor, candidate: Tensor) -> Tensor:
-        """Score without one edge into a past item, one into the candidate, or both at once, float64 ``[num_parts]``.
+    def without(self, past: Tensor, candidate: Tensor, group: Tensor | None = None) -> Tensor:
+        """Score without an edge into the candidate, one into each of some past items, or both, float64 ``[num_parts]``.
 
         Args:
-            past: Edge numbers in :attr:`past`, int64 ``[num_parts]``; -1 leaves all of them.
-            candidate: Edge numbers in :attr:`candidate`, likewise.
+            past: Edge numbers in :attr:`past`, int64 ``[num_left_out]``, of different past items within one part; -1
+                leaves all of them.
+            candidate: Edge numbers in :attr:`candidate`, int64 ``[num_parts]``, likewise.
+            group: The part that each of ``past`` belongs to; when not given, the one in its place.
         """
+        num_parts = len(candidate)
+        if not len(self._h):
+            return torch.full((num_parts,), self._bias, dtype=torch.float64)
+        group = torch.arange(num_parts) if group is None else group
         # Few edges reach the candidate, and many parts share one.
         far, place = torch.unique(candidate, return_inverse=True)
         g = self._g.repeat(len(far), 1)
         if self.candidate is not None:
             g[far >= 0] += _changes(self.candidate, 1)[far[far >= 0]]
-        entry = torch.zeros_like(past)
-        change = self._h.new_zeros(len(past), self._h.size(1))
-        near = past >= 0
-        if self.past is not None and bool(near.any()):
-            entry[near] = self.past.row[past[near]].long()
-            change[near] = _changes(self.past, len(self._h))[past[near]]
-        if not len(self._h):
-            return torch.full((len(past),), self._bias, dtype=torch.float64)
-        before, after = self._h[entry], self._h[entry] + change  # [num_parts, dim]
+        group, past = group[past >= 0], past[past >= 0]
+        entry, change = past, self._h.new_zeros(len(past), self._h.size(1))
+        if self.past is not None:
+            entry, change = self.past.row[past].long(), _changes(self.past, len(self._h))[past]
+        before, after = self._h[entry], self._h[entry] + change  # [num_left_out, dim]
         old, new = self._weight[entry], self._weight_of(after, self._ready[entry])
-        user: Tensor
         if self._match is None:
-            user = self._weight @ self._h - old.unsqueeze(1) * before + new.unsqueeze(1) * after
+            moved = new.unsqueeze(1) * after - old.unsqueeze(1) * before
+            user = (self._weight @ self._h).repeat(num_parts, 1).index_add(0, group, moved)
             return self._cosine_score(user, g[place])
         powers = self._powers(self._h, g)  # [total, num far edges]
-        total: Tensor = (
-            (self._weight @ powers)[place] - old * powers[entry, place] + new * self._powers_of(after, g[place])
-        )
-        weight: Tensor = self._weight.sum() - old + new
+        at = place[group]
+        moved = new * self._powers_of(after, g[at]) - old * powers[entry, at]
+        total = (self._weight @ powers)[place].index_add(0, group, moved)
+        weight = self._weight.sum().repeat(num_parts).index_add(0, group, new - old)
         return self._match_score(total, weight)
 
     def _weight_of(self, h: Tensor, ready: Tensor) -> Tensor:

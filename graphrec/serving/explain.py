@@ -95,14 +95,14 @@ class Explanation:
 
 
 def methods_of(model: Recommender) -> tuple[str, ...]:
-    """Return the methods that can explain a model, its default first.
+    """Return the methods that can explain a model, the default first.
 
     Leave-one-out works for every model. A score that is a sum over the history (InductiveKGAT, EASE, ItemKNN) also has
-    contributions, and they are the default; InductiveKGAT has attention.
+    contributions; InductiveKGAT has attention.
     """
     methods = ["leave-one-out"]
     if type(model).contributions is not Recommender.contributions:
-        methods.insert(0, "contributions")
+        methods.append("contributions")
     if isinstance(model, InductiveKGAT):
         methods.append("attention")
     return tuple(methods)
@@ -113,12 +113,12 @@ def explain(
 ) -> Explanation:
     """Explain the score of one item for one user.
 
-    - ``"contributions"`` splits a score that is a sum over the past items. For EASE and ItemKNN that is all there is to
-      say. For InductiveKGAT the sum is exact, but its terms share one attention, which another history would divide
-      otherwise; paths are those of the attention.
     - ``"leave-one-out"`` asks the model again without each past item, and without each path (the edge between past item
       and entity and that between entity and item): what it says of one reason is true, whatever happens inside.
       Two past items that stand in for each other both seem to matter little.
+    - ``"contributions"`` splits a score that is a sum over the past items. For EASE and ItemKNN that is the same. For
+      InductiveKGAT the sum is exact, but its terms share one attention, which another history would divide otherwise;
+      paths are those of the attention.
     - ``"attention"`` shows what the model looks at, which is not what decides: see the README for how far they differ.
 
     A blend's paths are those of the first model in it, by attention. (Integrated Gradients do not fit: scores of
