@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from graphrec.process import settle_process
 from graphrec.serving.index import ItemIndex
 
 CENTRES, SPREAD = 200, 0.7
+KINDS = ("exact", "hnsw")
 K = 10
 
 
@@ -45,33 +46,29 @@ def milliseconds(call: Callable[[Tensor], Any], users: Tensor) -> tuple[float, f
     return torch.tensor(taken).quantile(0.5).item(), torch.tensor(taken).quantile(0.99).item()
 
 
-def measure(count: int, width: int, num_queries: int) -> list[dict[str, Any]]:
-    """Return a row for exact and one for approximate search."""
+def measure(count: int, width: int, num_queries: int, kinds: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each kind of index."""
     generator = torch.Generator().manual_seed(0)
     centres = F.normalize(torch.randn(CENTRES, width, generator=generator), dim=1)
     items, users = (vectors(size, centres, generator) for size in (count, num_queries))
     bias = 0.1 * torch.randn(count, generator=generator)
     allowed = torch.rand(count, generator=generator) < 0.5
-    rows = []
-    for approximate in (False, True):
+    for kind in kinds:
         start = time.perf_counter()
-        index = ItemIndex.build(items, bias, approximate=approximate, queries=users)
+        index = ItemIndex.build(items, bias, approximate=kind == "hnsw", queries=users)
         seconds = time.perf_counter() - start
         median, tail = milliseconds(lambda user, index=index: index.search(user, K), users)
         filtered, _ = milliseconds(lambda user, index=index: index.search(user, K, allowed), users)
-        rows.append(
-            {
-                "items": count,
-                "width": width,
-                "index": "HNSW" if approximate else "exact",
-                "build_seconds": seconds,
-                "ms": median,
-                "ms_p99": tail,
-                "ms_filtered": filtered,
-                "recall@10": index.info.recall,
-            }
-        )
-    return rows
+        yield {
+            "items": count,
+            "width": width,
+            "index": kind,
+            "build_seconds": seconds,
+            "ms": median,
+            "ms_p99": tail,
+            "ms_filtered": filtered,
+            "recall@10": index.info.recall,
+        }
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -79,6 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--index", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND", help="exact, hnsw")
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     arguments = parser.parse_args(argv)
@@ -86,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = []
     print(f"{'items':>9} {'index':<6} {'build s':>8} {'ms':>7} {'p99':>7} {'half':>7} {'recall@10':>9}")
     for count in arguments.items:
-        for row in measure(count, arguments.width, arguments.queries):
+        for row in measure(count, arguments.width, arguments.queries, arguments.index):
             rows.append(row)
             print(
                 f"{row['items']:>9} {row['index']:<6} {row['build_seconds']:>8.1f} {row['ms']:>7.2f} "

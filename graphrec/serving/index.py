@@ -234,6 +234,17 @@ class ItemIndex:
         if not (run_dir / POINTER).is_file():
             raise RunError(f"{run_dir}: it has no index; graphrec index makes one")
         name = str(read_json(run_dir / POINTER).get("folder"))
+        while True:
+            try:
+                return cls._open(run_dir, name)
+            except RunError:
+                # Whoever saves another one meanwhile takes away what the pointer named before.
+                before, name = name, str(read_json(run_dir / POINTER).get("folder"))
+                if name == before:
+                    raise
+
+    @classmethod
+    def _open(cls, run_dir: Path, name: str) -> Self:
         folder = run_dir / name
         if Path(name).name != name or not folder.is_dir():
             raise RunError(f"{run_dir / POINTER}: damaged: there is no folder {name!r}")
@@ -241,14 +252,16 @@ class ItemIndex:
             info = IndexInfo(**read_json(folder / "info.json"))
             # Copy on write: torch warns of arrays that cannot be written to.
             vectors = np.load(folder / "vectors.npy", mmap_mode="c")
-        except (OSError, EOFError, TypeError, ValueError) as error:
-            raise RunError(f"{folder}: damaged: {error}") from error
+            graph = None
+            if info.approximate:
+                faiss = _faiss()
+                graph = faiss.read_index(str(folder / "hnsw.faiss"), faiss.IO_FLAG_MMAP_IFC)
+        except (OSError, EOFError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, ArgumentError):
+                raise
+            raise RunError(f"{folder}: damaged: {' '.join(str(error).split())}") from error
         if vectors.shape != (info.num_items, info.dim):
             raise RunError(f"{folder}: damaged: vectors {list(vectors.shape)}, not [{info.num_items}, {info.dim}]")
-        graph = None
-        if info.approximate:
-            faiss = _faiss()
-            graph = faiss.read_index(str(folder / "hnsw.faiss"), faiss.IO_FLAG_MMAP_IFC)
         return cls(vectors, graph, info)
 
     def __repr__(self) -> str:

@@ -77,7 +77,7 @@ def test_index(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rows.json"
     load("benchmark_index").main(["--items", "500", "--width", "8", "--queries", "5", "--json", str(out)])
     rows = json.loads(out.read_text(encoding="utf-8"))
-    assert [(row["index"], row["items"]) for row in rows] == [("exact", 500), ("HNSW", 500)]
+    assert [(row["index"], row["items"]) for row in rows] == [("exact", 500), ("hnsw", 500)]
     assert rows[0]["recall@10"] == 1.0
     assert all(0 < row["ms"] <= row["ms_p99"] for row in rows)
     assert len(capsys.readouterr().out.splitlines()) == 3

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -102,6 +103,26 @@ def test_it_is_saved_mapped_and_replaced_at_once(index, parts, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["index.json", other.name])
     assert torch.equal(opened.search(parts[2], 10)[0], before)  # who has the old one open goes on
     assert not torch.equal(ItemIndex.load(tmp_path).search(parts[2], 10)[1], index.search(parts[2], 10)[1])
+
+
+def test_readers_never_meet_half_an_index(parts, tmp_path):
+    index = ItemIndex.build(*parts[:2])
+    index.save(tmp_path)
+    with ThreadPoolExecutor(1) as pool:
+        saving = pool.submit(lambda: [index.save(tmp_path) for _ in range(30)])
+        reads = 0
+        while not saving.done() or not reads:
+            assert ItemIndex.load(tmp_path).info == index.info
+            reads += 1
+        saving.result()
+
+
+def test_a_damaged_graph_is_noticed(parts, tmp_path):
+    pytest.importorskip("faiss")
+    folder = ItemIndex.build(*parts[:2], approximate=True).save(tmp_path)
+    (folder / "hnsw.faiss").write_bytes(b"nothing")
+    with pytest.raises(RunError, match="damaged"):
+        ItemIndex.load(tmp_path)
 
 
 def test_damage_is_noticed(parts, tmp_path):
