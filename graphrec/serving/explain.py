@@ -145,7 +145,8 @@ def explain(
     check_choice(f"method for {type(model).__name__}", method, allowed)
     with torch.no_grad():
         score = float(model.score(histories)[0, item])
-        parts = _parts(model, histories, item, method).numpy()
+        score_parts = AttendedScore.of(model, histories, item) if method != "contributions" else None
+        parts = _parts(model, histories, item, method, score_parts).numpy()
     nothing = torch.zeros(1, histories.items.numel(), dtype=torch.bool)
     base = float(kept_scores(model, histories, item, nothing))
     if not model.inductive and not parts.any() and abs(score - base) <= NO_EFFECT * abs(score):
@@ -167,8 +168,7 @@ def explain(
         attended = attended.first
     paths: list[Path] = []
     if isinstance(attended, InductiveKGAT):
-        by_effect = method == "leave-one-out" and attended is model
-        paths = paths_to(attended, graph, histories, item, k, by_effect)
+        paths = paths_to(attended, graph, histories, item, k, score_parts if method == "leave-one-out" else None)
     return Explanation(graph.items.id_of(item), graph.item_labels[item], score, base, past, tuple(paths), method)
 
 
@@ -184,16 +184,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.0995 or not share else f"{100 * share:.1f} %"
 
 
-def _parts(model: Recommender, histories: Histories, item: int, method: str) -> Tensor:
+def _parts(model: Recommender, histories: Histories, item: int, method: str, attended: AttendedScore | None) -> Tensor:
     """Return what each history entry gives by a method, float64 ``[total]``."""
     if method == "leave-one-out":
-        return leave_one_out(model, histories, item)
+        return leave_one_out(model, histories, item) if attended is None else attended.leave_one_out()
     if method == "attention":
-        parts = AttendedScore.of(model, histories, item)
-        if parts is None:
+        if attended is None:
             raise ArgumentError(f"{type(model).__name__} reads a history in a way whose attention is not known")
-        return parts.attention()
+        return attended.attention()
     summands = model.contributions(histories, item)
-    if summands is None:  # a class may have them for some of its models only
-        return leave_one_out(model, histories, item)
+    if summands is None:
+        raise ArgumentError(f"the score of this {type(model).__name__} is no sum over the history")
     return summands.double()

@@ -80,7 +80,12 @@ class _Way(NamedTuple):
 
 
 def paths_to(
-    model: InductiveKGAT, graph: RecGraph, histories: Histories, item: int, k: int, by_effect: bool = False
+    model: InductiveKGAT,
+    graph: RecGraph,
+    histories: Histories,
+    item: int,
+    k: int,
+    score: AttendedScore | None = None,
 ) -> list[Path]:
     r"""Return the ``k`` paths past item - entity - ``item`` that tell a person most.
 
@@ -100,14 +105,13 @@ def paths_to(
         histories: One row.
         item: Index of the item.
         k: How many.
-        by_effect: Order by how far the score falls without all of the paths over an entity, found exactly, instead of
-            by attention and specificity; leave out paths without which it does not fall.
+        score: That of the item and the history: order by how far it falls without all of the paths over an entity,
+            found exactly, instead of by attention and specificity; leave out paths without which it does not fall.
     """
     with torch.no_grad():
         sides = model.cached("kg attention", model.kg_attention)
         attention = model.history_attention(histories)
-    score = AttendedScore.of(model, histories, item) if by_effect else None
-    if sides is None or not histories.items.numel() or (by_effect and score is None):
+    if sides is None or not histories.items.numel():
         return []
     past_side, candidate_side = sides
     into_item = candidate_side.item == item
