@@ -103,6 +103,8 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
     titles = [recommender.graph.item_labels[item] for item in histories.items.tolist()]
     shown = ", ".join(titles[-3:]) if arguments.history is None else ", ".join(titles)
     say(f"past: {len(titles)} items" + (f", last: {shown}" if arguments.history is None else f": {shown}"))
+    if explanations:
+        say(f"reasons by {explanations[0].method}: {explanations[0].how}")
     width = max((len(item.title) for item in found), default=0)
     for number, item in enumerate(found):
         id_ = f"  id {item.item_id}" if item.title != item.item_id else ""

@@ -456,6 +456,7 @@ def test_recommend_with_reasons(graphrec: Any, trained: str) -> None:
     reasons = [line for line in explained.out.splitlines() if line.startswith("       ")]
     assert [line for line in explained.out.splitlines() if line not in reasons] == plain.out.splitlines()
     assert len(reasons) >= 3
+    assert "reasons by leave-one-out: how far the score falls without each past item" in explained.err
     for item in graphrec(*argv, "--explain", "--json").json["items"]:
         assert item["explanation"]["item_id"] == item["item_id"]
 

@@ -10,7 +10,19 @@ from cases.graphs import histories_of, planted_graph
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import BPRMF, EASE, Blend, InductiveKGAT, ItemKNN, Popularity, SoftmaxMF
+from graphrec.models import (
+    BPRMF,
+    CKE,
+    EASE,
+    KGAT,
+    KGIN,
+    Blend,
+    InductiveKGAT,
+    ItemKNN,
+    LightGCN,
+    Popularity,
+    SoftmaxMF,
+)
 from graphrec.serving.export import export
 from graphrec.serving.recommender import RunRecommender
 from graphrec.serving.towers import padded, towers_of
@@ -146,6 +158,18 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(ArgumentError, match=r"ONNX needs onnxscript: pip install 'graphrec\[onnx\]'"):
         export(recommender, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [BPRMF, CKE, KGAT, KGIN, LightGCN, SoftmaxMF, InductiveKGAT])
+def test_towers_score_as_their_model(kind):
+    recommender = made(kind)
+    rows = recommender.known.select(torch.tensor([0, 5, 119]))
+    with torch.no_grad():
+        wanted = recommender.model.score(rows)
+    torch.testing.assert_close(towers_of(recommender.model).scores(rows), wanted, atol=1e-4, rtol=1e-4)
+    if not recommender.model.inductive:
+        with pytest.raises(ArgumentError, match="histories need user_index"):
+            towers_of(recommender.model).scores(rows.strangers())
 
 
 def test_padding():
