@@ -105,7 +105,7 @@ class Blend(GradientRecommender):
     @classmethod
     def configured_by(cls) -> tuple[Callable[..., Any], ...]:
         """Return what :meth:`from_graph` takes besides the graph; see :meth:`Recommender.configured_by`."""
-        return cls.from_graph, InductiveKGAT
+        return cls.from_graph, *InductiveKGAT.configured_by()
 
     @property
     def _middle(self) -> float:
