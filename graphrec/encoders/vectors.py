@@ -21,7 +21,7 @@ IDS_SUFFIX = ".ids.txt"
 
 
 def read_item_features(path: Path, items: Vocabulary) -> dict[str, Feature]:
-    """Read features of items; an item that the file does not name has none, and is masked.
+    r"""Read features of items; an item that the file does not name has none, and is masked.
 
     - ``NAME.npy`` with ``NAME.ids.txt`` beside it: numbers ``[num_rows, width]``, and the item id of each row, one a
       line. The feature is called ``NAME``.
@@ -46,7 +46,7 @@ def read_item_features(path: Path, items: Vocabulary) -> dict[str, Feature]:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp(), "image.npy")
         >>> np.save(file, np.array([[1.0, 2.0], [3.0, 4.0]]))
-        >>> _ = file.with_name("image.ids.txt").write_text("heat\\nalien\\n")
+        >>> _ = file.with_name("image.ids.txt").write_text("heat\nalien\n")
         >>> image = read_item_features(file, Vocabulary(["alien", "brazil", "heat"], "item"))["image"]
         >>> image.values.tolist(), image.present.tolist()
         ([[3.0, 4.0], [0.0, 0.0], [1.0, 2.0]], [True, False, True])

@@ -127,7 +127,9 @@ class InductiveKGAT(GradientRecommender):
         check_range("drop_id", drop_id, low=0.0, high=1.0)
         for name, feature in (content or {}).items():
             if len(feature) != num_items:
-                raise ArgumentError(f"content[{name!r}] must have a row for each of {num_items} items, got {len(feature)}")
+                raise ArgumentError(
+                    f"content[{name!r}] must have a row for each of {num_items} items, got {len(feature)}"
+                )
         check_range("temperature", temperature, low=1e-3)
         if match_temperature:
             check_range("match_temperature", match_temperature, low=LEAST_TEMPERATURE)

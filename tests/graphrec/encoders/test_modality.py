@@ -14,7 +14,10 @@ every_fusion = pytest.mark.parametrize("fusion", ["attention", "gated", "concat"
 def features() -> dict[str, Feature]:
     rng = np.random.default_rng(0)
     there = np.array([True, True, False, True, False, True])
-    return {"image": Feature.vectors(rng.normal(size=(ITEMS, 5)), there), "text": Feature.vectors(rng.normal(size=(ITEMS, 3)))}
+    return {
+        "image": Feature.vectors(rng.normal(size=(ITEMS, 5)), there),
+        "text": Feature.vectors(rng.normal(size=(ITEMS, 3))),
+    }
 
 
 def make(fusion="attention", **options):
