@@ -54,6 +54,8 @@ class ContentEASE(EASE):
         (RecSys 2020), CEASE, with cosines for features.
     """
 
+    needs_content = True
+
     def __init__(
         self,
         num_items: int,

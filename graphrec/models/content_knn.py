@@ -48,6 +48,8 @@ class ContentKNN(ItemKNN):
         Pazzani and Billsus, "Content-Based Recommendation Systems" (The Adaptive Web, 2007), section 10.4.2.
     """
 
+    needs_content = True
+
     def __init__(
         self,
         num_items: int,

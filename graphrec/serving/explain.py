@@ -15,6 +15,7 @@ from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
+from graphrec.serving.modality_effects import ModalityEffect, effects_on
 from graphrec.serving.naming import entity_name, relation_name
 from graphrec.serving.recommender import RunRecommender
 from kg_loaders import RecGraph
@@ -92,6 +93,8 @@ class Explanation:
         base: What any history would give it (its popularity); the rest of the score comes from the past items.
         past: The past items that add most, largest first.
         paths: Paths through the knowledge graph, in the order of :func:`paths_to`; empty where the model reads none.
+        modalities: What each modality of the item does to the score, the strongest first; empty where the model fuses
+            none. A blend's are those of the first model in it, on that model's scale.
     """
 
     item_id: str
@@ -100,12 +103,14 @@ class Explanation:
     base: float
     past: tuple[PastItem, ...]
     paths: tuple[Path, ...]
+    modalities: tuple[ModalityEffect, ...] = ()
 
     @property
     def sentences(self) -> list[str]:
         """The reasons in words, strongest first."""
         lines = [f"you took {p.title}: {percent(p.share)} of what speaks for it" for p in self.past if p.share > 0]
         lines += [str(path) for path in self.paths]
+        lines += [str(effect) for effect in self.modalities]
         return lines or ["it is popular; nothing in the history speaks for it"]
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,7 +159,8 @@ def explain(recommender: RunRecommender, histories: Histories, item: int, k: int
         attended = attended.first
     paths = paths_to(attended, graph, histories, item, k) if isinstance(attended, InductiveKGAT) else []
     base = score - float(parts.sum())
-    return Explanation(graph.items.id_of(item), graph.item_labels[item], score, base, past, tuple(paths))
+    effects = effects_on(attended, histories, item)
+    return Explanation(graph.items.id_of(item), graph.item_labels[item], score, base, past, tuple(paths), effects)
 
 
 def paths_to(model: InductiveKGAT, graph: RecGraph, histories: Histories, item: int, k: int) -> list[Path]:
