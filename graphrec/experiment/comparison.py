@@ -19,7 +19,7 @@ from graphrec.experiment.catalogue import FLAGSHIP
 from graphrec.experiment.config import KgName, RunConfig, resolve_model
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
-from graphrec.experiment.reading import read_options, take_option
+from graphrec.experiment.reading import read_options, split_model_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
 from graphrec.experiment.runner import RUNS, run
 from graphrec.models import MODELS
@@ -101,7 +101,7 @@ def compare(
     for name, instead in (("seed", "seeds"), ("out", "out"), ("config", "options")):
         if take_option(options, name)[1] is not None:
             raise ConfigError(f"--{name} is for one run; a comparison takes {instead}")
-    shared, own = _split_model_options(options)
+    shared, own = split_model_options(options)
     configs = {
         name: read_options(["--model", name, *shared, *(own if name == reference else ())], data).config
         for name in chosen
@@ -141,19 +141,6 @@ def compare(
     table = Table(graph.name, configs[reference].data.split or "", part, metrics, rows, tested, rows[at].label)
     table.save(out)
     return table
-
-
-def _split_model_options(options: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the options of all models, and those of one."""
-    shared: list[str] = []
-    own: list[str] = []
-    tokens = iter(options)
-    for token in tokens:
-        to = own if token.startswith("--model.") else shared
-        to.append(token)
-        if token.startswith("--") and "=" not in token:
-            to.extend(value for value in (next(tokens, None),) if value is not None)
-    return shared, own
 
 
 def _ablated(config: RunConfig, graph: RecGraph, seeds: Sequence[int]) -> list[Entry]:
