@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graphrec.encoders.modality import ModalityEncoder
     from graphrec.encoders.text import TextEncoder
     from graphrec.encoders.trans_r import TransR
+    from graphrec.encoders.tuned_text import TunedText
     from graphrec.encoders.vectors import read_item_features
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "ModalityEncoder",
     "TextEncoder",
     "TransR",
+    "TunedText",
     "content_of",
     "read_item_features",
 ]
@@ -33,6 +35,7 @@ _MODULES = {
     "ModalityEncoder": "modality",
     "TextEncoder": "text",
     "TransR": "trans_r",
+    "TunedText": "tuned_text",
     "content_of": "content",
     "read_item_features": "vectors",
 }

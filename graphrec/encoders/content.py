@@ -49,6 +49,14 @@ def content_of(graph: RecGraph, modalities: Sequence[str], text_encoder: str) ->
     return found
 
 
+def text_of(graph: RecGraph, name: str) -> list[str] | None:
+    """Return the text of each item that a modality stands for; ``None`` where it is given as vectors."""
+    feature = graph.item_features.get(name)
+    if feature is None:
+        return joined_texts(graph)
+    return feature.values.tolist() if feature.is_text else None
+
+
 def encoded(feature: Feature, text_encoder: str) -> Feature:
     """Return a feature of text as vectors."""
     from graphrec.encoders.text import TextEncoder
@@ -68,12 +76,18 @@ def joined_texts(graph: RecGraph) -> list[str]:
     return [". ".join(cell.strip() for cell in row if cell.strip()) for row in zip(*columns, strict=True)]
 
 
+def scale_of(feature: Feature) -> tuple[np.ndarray, float]:
+    """Return the mean of the known rows, ``[width]``, and their mean distance from it (1 where that is 0)."""
+    if not feature.present.any():
+        return np.zeros(feature.values.shape[1]), 1.0
+    known = feature.values[feature.present].astype(np.float64)
+    mean = known.mean(axis=0)
+    length = float(np.linalg.norm(known - mean, axis=1).mean())
+    return mean, length if length > 0 else 1.0
+
+
 def standardised(feature: Feature) -> np.ndarray:
     """Return vectors whose mean over the known rows is 0 and whose mean length is 1; unknown rows are zeros."""
-    values = np.where(feature.present[:, None], feature.values, 0.0).astype(np.float64)
-    if feature.present.any():
-        values[feature.present] -= values[feature.present].mean(axis=0)
-        length = np.linalg.norm(values[feature.present], axis=1).mean()
-        values /= length if length > 0 else 1.0
-    result: np.ndarray = values.astype(np.float32)
+    mean, length = scale_of(feature)
+    result: np.ndarray = np.where(feature.present[:, None], (feature.values - mean) / length, 0.0).astype(np.float32)
     return result

@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from graphrec.encoders.content import standardised
+from graphrec.encoders.content import scale_of, standardised
+from graphrec.encoders.tuned_text import TunedText
 from graphrec.errors import ArgumentError, check_choice, check_range
 from graphrec.layers import ConcatFusion, CrossModalAttention, GatedFusion, ModalityTokens
 from kg_loaders.graph import Feature
@@ -37,6 +38,7 @@ class ModalityEncoder(nn.Module):
         gate: Start value of the gates :math:`\gamma`; near 0, the model starts as if it had no modalities.
         graph: Whether there is a token for the KG.
         num_sides: How many outputs to make, each with weights of its own.
+        tuned: Encoders that are trained with the rest, in the place of the vectors of that name.
 
     Raises:
         ArgumentError: A value outside its range, no features, features of text or of different lengths.
@@ -62,6 +64,7 @@ class ModalityEncoder(nn.Module):
         gate: float = 0.1,
         graph: bool = False,
         num_sides: int = 1,
+        tuned: Mapping[str, TunedText] | None = None,
     ) -> None:
         super().__init__()
         check_choice("fusion", fusion, get_args(Fusion))
@@ -85,6 +88,12 @@ class ModalityEncoder(nn.Module):
             self.register_buffer(f"vectors{place}", torch.from_numpy(standardised(feature)), persistent=False)
             self.register_buffer(f"present{place}", torch.from_numpy(feature.present.copy()), persistent=False)
         widths = dict.fromkeys(self.names, dim) | {name: f.values.shape[1] for name, f in features.items()}
+        self.scales: dict[str, tuple[Tensor, float]] = {}
+        for name in tuned or {}:
+            check_choice("tuned", name, features)
+            mean, length = scale_of(features[name])
+            self.scales[name] = torch.from_numpy(mean).float(), length
+        self.tuned = nn.ModuleDict(tuned)
         self.tokens = nn.ModuleList(ModalityTokens(widths, dim) for _ in range(num_sides))
         self.fusions = nn.ModuleList(_make_fusion(fusion, dim, len(widths), heads) for _ in range(num_sides))
         self.gates = nn.Parameter(torch.empty(num_sides, dim))
@@ -92,7 +101,7 @@ class ModalityEncoder(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        for module in (*self.tokens, *self.fusions):
+        for module in (*self.tokens, *self.fusions, *self.tuned.values()):
             module.reset_parameters()
         nn.init.constant_(self.gates, self.gate)
 
@@ -117,8 +126,9 @@ class ModalityEncoder(nn.Module):
             As many tensors of the same shapes; rows of items of which nothing is known are zeros.
         """
         fused = []
+        read = self._tuned_vectors(rows or [None] * len(sides))
         for side, query in enumerate(sides):
-            tokens, mask = self._tokens(side, query, own, graph, None if rows is None else rows[side])
+            tokens, mask = self._tokens(side, query, own, graph, None if rows is None else rows[side], read[side])
             if leave_out is not None:
                 mask = mask.index_fill(1, torch.tensor(self.names.index(leave_out), device=mask.device), False)
             fused.append(self.gates[side] * self._fuse(side, tokens, mask, query))
@@ -141,8 +151,9 @@ class ModalityEncoder(nn.Module):
         if self.fusion == "concat":
             raise ArgumentError("fusion 'concat' has no attention to read; 'attention' and 'gated' have")
         shares = []
+        read = self._tuned_vectors([None] * len(sides))
         for side, query in enumerate(sides):
-            tokens, mask = self._tokens(side, query, own, graph, None)
+            tokens, mask = self._tokens(side, query, own, graph, None, read[side])
             layer = self.fusions[side]
             if isinstance(layer, CrossModalAttention):
                 _, alpha = layer(tokens, mask, query, return_attention_weights=True)
@@ -163,6 +174,7 @@ class ModalityEncoder(nn.Module):
         own: Sequence[tuple[Tensor, Tensor | None]] | None,
         graph: Sequence[tuple[Tensor, Tensor] | None] | None,
         rows: Tensor | None,
+        tuned: Mapping[str, Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Return the tokens of one side, ``[num_rows, num_modalities, dim]``, and which are there."""
         vector, known = (query, None) if own is None else own[side]
@@ -173,10 +185,25 @@ class ModalityEncoder(nn.Module):
             inputs[GRAPH], masks[GRAPH] = said
         for place, name in enumerate(name for name in self.names if name not in (OWN, GRAPH)):
             vectors, present = self.get_buffer(f"vectors{place}"), self.get_buffer(f"present{place}")
-            inputs[name] = vectors if rows is None else vectors.index_select(0, rows)
+            inputs[name] = tuned[name] if name in tuned else vectors if rows is None else vectors.index_select(0, rows)
             masks[name] = present if rows is None else present.index_select(0, rows)
         tokens, mask = self.tokens[side](inputs, masks)
         return tokens, mask
+
+    def _tuned_vectors(self, rows: Sequence[Tensor | None]) -> list[dict[str, Tensor]]:
+        """Return what the trained encoders make of each side's rows; a row that several sides need is made once."""
+        found: list[dict[str, Tensor]] = [{} for _ in rows]
+        for name, encoder in self.tuned.items():
+            given = [at for at in rows if at is not None]
+            if len(given) < len(rows):
+                whole = encoder(None)
+                made = [whole if at is None else whole.index_select(0, at) for at in rows]
+            else:
+                made = list(encoder(torch.cat(given)).split([len(at) for at in given]))
+            mean, length = self.scales[name]
+            for side, vectors in zip(found, made, strict=True):
+                side[name] = (vectors - mean.to(vectors.device)) / length
+        return found
 
     def _fuse(self, side: int, tokens: Tensor, mask: Tensor, query: Tensor) -> Tensor:
         layer = self.fusions[side]

