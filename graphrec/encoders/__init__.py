@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from graphrec.encoders.content import content_of
     from graphrec.encoders.cooccurrence import CooccurrenceEncoder
     from graphrec.encoders.knowledge_graph import ItemEdges, KnowledgeGraphEncoder
+    from graphrec.encoders.likeness import LikenessEncoder
     from graphrec.encoders.modality import ModalityEncoder
     from graphrec.encoders.text import TextEncoder
     from graphrec.encoders.trans_r import TransR
@@ -20,6 +21,7 @@ __all__ = [
     "CooccurrenceEncoder",
     "ItemEdges",
     "KnowledgeGraphEncoder",
+    "LikenessEncoder",
     "ModalityEncoder",
     "TextEncoder",
     "TransR",
@@ -32,6 +34,7 @@ _MODULES = {
     "CooccurrenceEncoder": "cooccurrence",
     "ItemEdges": "knowledge_graph",
     "KnowledgeGraphEncoder": "knowledge_graph",
+    "LikenessEncoder": "likeness",
     "ModalityEncoder": "modality",
     "TextEncoder": "text",
     "TransR": "trans_r",

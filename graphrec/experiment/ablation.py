@@ -13,6 +13,7 @@ from kg_loaders import RecGraph
 SWITCHES: tuple[tuple[str, Any, str], ...] = (
     ("sequence", 0, "sequence"),
     ("co_neighbors", 0, "co-occurrences"),
+    ("like_neighbors", 0, "likeness"),
     ("match_temperature", 0.0, "matching"),
     ("drop_id", 0.0, "dropped ids"),
 )
@@ -46,4 +47,6 @@ def ablations(
 
 
 def _with(config: RunConfig, **options: Any) -> RunConfig:
+    if options.get("modalities") == () and config.model.options.get("like_neighbors"):
+        options["like_neighbors"] = 0  # nothing is left to be like
     return replace(config, model=replace(config.model, options={**config.model.options, **options}))

@@ -23,7 +23,7 @@ from kg_loaders import RecGraph
 from kg_loaders.graph import Feature
 
 if TYPE_CHECKING:
-    from graphrec.encoders import CooccurrenceEncoder, ItemEdges, KnowledgeGraphEncoder
+    from graphrec.encoders import CooccurrenceEncoder, ItemEdges, KnowledgeGraphEncoder, LikenessEncoder
 
 
 class InductiveKGAT(GradientRecommender):
@@ -76,6 +76,8 @@ class InductiveKGAT(GradientRecommender):
         fusion: How modalities become one vector: "attention", "gated" or "concat".
         fusion_heads: Heads of the attention over modalities; must divide ``dim``.
         fusion_gate: Start value of the gates of what the fusion adds, one for each channel.
+        like_neighbors: Items most like it in content that an item attends to as to those that the same users took
+            (:class:`~graphrec.encoders.LikenessEncoder`); 0 leaves them out.
         drop_id: Probability that in a step of training an item has no vector of its own, so that KG and content learn
             to speak for items that nobody took.
         temperature: :math:`\tau`.
@@ -112,6 +114,7 @@ class InductiveKGAT(GradientRecommender):
         fusion: Fusion = "attention",
         fusion_heads: int = 1,
         fusion_gate: float = 0.1,
+        like_neighbors: int = 0,
         drop_id: float = 0.0,
         temperature: float = 0.2,
         match_temperature: float = 0.0,
@@ -128,6 +131,9 @@ class InductiveKGAT(GradientRecommender):
             check_range(name, value, low=1)
         check_range("co_neighbors", co_neighbors, low=0)
         check_range("drop_id", drop_id, low=0.0, high=1.0)
+        check_range("like_neighbors", like_neighbors, low=0)
+        if like_neighbors and not content:
+            raise ArgumentError(f"like_neighbors={like_neighbors} needs content to be like; name modalities")
         for name, feature in (content or {}).items():
             if len(feature) != num_items:
                 raise ArgumentError(
@@ -178,6 +184,11 @@ class InductiveKGAT(GradientRecommender):
                 num_sides=2 if untied and attend_candidates else 1,
             )
         self.drop_id = drop_id
+        self.like: LikenessEncoder | None = None
+        if like_neighbors and content:
+            from graphrec.encoders import LikenessEncoder
+
+            self.like = LikenessEncoder(content, num_items, like_neighbors, dim, gate, num_sides=2 if untied else 1)
         self.modalities: ModalityEncoder | None = None
         if content:
             num_sides = 2 if untied else 1
@@ -233,7 +244,7 @@ class InductiveKGAT(GradientRecommender):
         if self.attention_bias is not None:
             nn.init.zeros_(self.attention_bias)
         self.pool.reset_parameters()
-        for encoder in (self.kg, self.co, self.modalities):
+        for encoder in (self.kg, self.co, self.like, self.modalities):
             if encoder is not None:
                 encoder.reset_parameters()
 
@@ -241,8 +252,9 @@ class InductiveKGAT(GradientRecommender):
         """Note which items were taken at all, and by the same users; see :meth:`GradientRecommender.prepare`."""
         self.taken.copy_(torch.bincount(histories.items, minlength=self.num_items) > 0)
         self.negatives = UniformNegatives(self.num_items, self.taken)
-        if self.co is not None:
-            self.co.prepare(histories)
+        for near in (self.co, self.like):
+            if near is not None:
+                near.prepare(histories)
         with torch.no_grad():
             for table in (self.item, self.candidate):
                 if table is not None:
@@ -280,6 +292,9 @@ class InductiveKGAT(GradientRecommender):
             if dropping:
                 near = [vector * mask.unsqueeze(1) for vector, mask in zip(near, known, strict=True)]
             sides = [side + vector for side, vector in zip(sides, near, strict=True)]
+        if self.like is not None:
+            alike = self.like(*tables, rows=rows)
+            sides = [side + vector for side, vector in zip(sides, alike, strict=True)]
         graph: list[tuple[Tensor, Tensor] | None] = [None] * len(sides)
         if self.kg is not None:
             # The KG reaches the history's side alone, or both.

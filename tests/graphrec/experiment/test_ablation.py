@@ -31,6 +31,8 @@ def test_each_part_that_is_there_is_left_out_once() -> None:
     assert parts() == ["KG"]
     assert parts(both) == ["KG", "image", "audio", "image and audio"]
     assert parts("--model.co_neighbors=5", "--model.drop_id=0.2") == ["KG", "co-occurrences", "dropped ids"]
+    like = "--model.like_neighbors=5"
+    assert parts("--model.modalities=[image]", like, "--data.kg=none") == ["image", "likeness"]
     assert parts(both, "--data.kg=none") == ["image", "audio", "image and audio"]
     assert parts("--data.kg=none") == []
 

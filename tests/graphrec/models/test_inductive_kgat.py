@@ -55,6 +55,17 @@ class TestGatedModalities(TestWithModalities):
     options: ClassVar = {**TestWithModalities.options, "fusion": "gated", "drop_id": 0.2}
 
 
+class TestAlikeInContent(TestWithCooccurrences):
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "modalities": ["image", "audio"], "like_neighbors": 4}
+
+    def make(self, graph, seed=0):
+        return super().make(with_content(graph), seed)
+
+    def relabelled_weight(self, name, model, other, relabelling):
+        value = super().relabelled_weight(name, model, other, relabelling)
+        return torch.from_numpy(relabelling.items)[value] if name == "like.neighbor" else value
+
+
 class TestConcatenatedModalities(TestWithModalities):
     options: ClassVar = {**TestWithModalities.options, "fusion": "concat", "untied": False}
 
@@ -133,6 +144,16 @@ def test_content_starts_as_if_it_were_not_there():
     plain = InductiveKGAT.from_graph(graph, dim=8).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("modalities.")})
     assert torch.equal(model.score(histories_of(graph)), plain.score(histories_of(graph)))
+
+
+def test_an_item_that_nobody_took_is_where_its_likes_are():
+    graph = with_content(planted_graph().without_kg())
+    model = fitted(graph, modalities=["image"], like_neighbors=4, fusion_gate=0.0)
+    taken = set(histories_of(graph).items.tolist())
+    assert set(model.like.neighbor[model.like.attention > 0].tolist()) <= taken
+    assert cold_recall(model, graph) >= 0.7  # two of the eight cold items lack a picture
+    with pytest.raises(ArgumentError, match="like_neighbors=4 needs content to be like; name modalities"):
+        fitted(graph, like_neighbors=4)
 
 
 def test_content_of_another_catalogue_is_refused():
