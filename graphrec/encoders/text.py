@@ -99,8 +99,9 @@ class TextEncoder:
             raise ImportError("encoding text needs transformers: pip install 'graphrec[text]'") from None
         from safetensors import SafetensorError
 
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
+        log: Any = transformers.logging
+        log.set_verbosity_error()
+        log.disable_progress_bar()
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
             model = transformers.AutoModel.from_pretrained(

@@ -96,7 +96,7 @@ class TunedText(nn.Module):
         self.register_buffer("hidden", _run_below(bert, tokens, present).half(), persistent=False)
         self.layers = rest.requires_grad_(False).eval()
         for layer in self.layers:
-            attention = layer.attention.self
+            attention: Any = layer.get_submodule("attention.self")
             for name in TUNED:
                 setattr(attention, name, LowRank(getattr(attention, name), rank, scale))
         self.attend = nn.Parameter(torch.empty(self.width))
@@ -128,7 +128,8 @@ class TunedText(nn.Module):
         return self.vectors[distinct].index_copy(0, chosen, fresh).index_select(0, place)
 
     def _encode(self, rows: Tensor) -> Tensor:
-        parts = [self._encode_batch(part) for part in rows.split(BATCH_TEXTS)]
+        starts = range(0, len(rows), BATCH_TEXTS)
+        parts = [self._encode_batch(rows[start : start + BATCH_TEXTS]) for start in starts]
         return torch.cat(parts) if parts else self.vectors.new_zeros(0, self.width)
 
     def _encode_batch(self, rows: Tensor) -> Tensor:

@@ -96,9 +96,9 @@ def _feature(path: Path, name: str, values: Any, rows: NDArray[np.int64], num_it
         values = _as_matrix(path, name, values)
     if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.shape[1]:
         raise FormatError(path, None, f"{name!r} must hold numbers [num_rows, width], got {list(values.shape)}")
-    empty = np.zeros(len(values), dtype=np.bool_)
+    empty: NDArray[np.bool_] = np.zeros(len(values), dtype=np.bool_)
     if isinstance(values, np.ma.MaskedArray):
-        empty = np.ma.getmaskarray(values).all(axis=1)
+        empty = np.asarray(np.ma.getmaskarray(values).all(axis=1), dtype=np.bool_)
         values = values.filled(0.0)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused
         given = values.astype(np.float32)
@@ -116,7 +116,7 @@ def _as_matrix(path: Path, name: str, cells: Sequence[Any]) -> Any:
     width = next((len(cell) for cell in cells if cell is not None and len(cell)), 0)
     if not width:
         raise FormatError(path, None, f"{name!r} holds no vector at all")
-    matrix = np.ma.masked_all((len(cells), width), dtype=np.float64)
+    matrix: Any = np.ma.array(np.zeros((len(cells), width)), mask=True)
     for row, cell in enumerate(cells):
         if cell is None or not len(cell):
             continue

@@ -22,8 +22,10 @@ NAMES = [str(path.relative_to(configs_root())) for path in FILES]
 
 
 def planted_for(config: RunConfig) -> RecGraph:
-    """A planted graph with pictures and sounds, and the parts that the configuration's split asks for."""
+    """A planted graph with pictures, sounds and encoded text, and the parts that the configuration's split asks for."""
     graph = with_content(planted(num_users=30, num_items=40, num_cold_items=4))
+    features = {**graph.item_features, "text": graph.item_features["image"]}
+    graph = replace(graph, item_features=features)
     codes = graph.interactions.split
     assert codes is not None
     if config.data.split == "given":
