@@ -34,10 +34,10 @@ class ContentSimilarity:
         ArgumentError: There is neither content nor a triple, or another number of rows than items.
 
     Example:
-        >>> image = Feature.vectors(np.array([[1.0, 0.0], [3.0, 0.0], [1.0, 1.0]]))
+        >>> image = Feature.vectors(np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 3.0]]))
         >>> [(rows, block)] = ContentSimilarity(3, {"image": image}).blocks()
-        >>> block.round(decimals=2).tolist()
-        [[1.0, -0.89, 0.45], [-0.89, 1.0, -0.8], [0.45, -0.8, 1.0]]
+        >>> block.mul(100).round().int().tolist()
+        [[100, 0, -71], [0, 100, -71], [-71, -71, 100]]
 
     Source:
         Cosine of TF-IDF rows: Salton and Buckley, "Term-Weighting Approaches in Automatic Text Retrieval" (IPM 1988).
