@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from graphrec.layers import ConcatFusion, CrossModalAttention, GatedFusion, Moda
 from kg_loaders.graph import Feature
 
 Fusion = Literal["attention", "gated", "concat"]
+SIGNATURE_TOLERANCE = 0.01  # text encoded on another machine differs by much less, other content by much more
 OWN, GRAPH = "id", "graph"  # the tokens that the model brings: the item's own vector, and the KG's
 
 
@@ -87,6 +88,10 @@ class ModalityEncoder(nn.Module):
         for place, feature in enumerate(features.values()):
             self.register_buffer(f"vectors{place}", torch.from_numpy(standardised(feature)), persistent=False)
             self.register_buffer(f"present{place}", torch.from_numpy(feature.present.copy()), persistent=False)
+        # One number a modality goes with the weights, by which they know the content that they were trained with.
+        self.signature: Tensor
+        vectors = [self.get_buffer(f"vectors{place}") for place in range(len(features))]
+        self.register_buffer("signature", torch.stack([_signature(table) for table in vectors]))
         widths = dict.fromkeys(self.names, dim) | {name: f.values.shape[1] for name, f in features.items()}
         self.scales: dict[str, tuple[Tensor, float]] = {}
         for name in tuned or {}:
@@ -205,10 +210,28 @@ class ModalityEncoder(nn.Module):
                 side[name] = (vectors - mean.to(vectors.device)) / length
         return found
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
+    ) -> None:
+        saved = state_dict.get(f"{prefix}signature")
+        if isinstance(saved, Tensor) and saved.shape == self.signature.shape:
+            changed = (saved.to(self.signature.device) - self.signature).abs() > SIGNATURE_TOLERANCE
+            features = [name for name in self.names if name not in (OWN, GRAPH)]
+            named = ", ".join(repr(name) for name, other in zip(features, changed.tolist(), strict=True) if other)
+            if named:
+                lists[-1].append(f"{prefix}signature: {named} are not the vectors that the weights were trained with")
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, *lists)
+
     def _fuse(self, side: int, tokens: Tensor, mask: Tensor, query: Tensor) -> Tensor:
         layer = self.fusions[side]
         fused: Tensor = layer(tokens, mask, query) if isinstance(layer, CrossModalAttention) else layer(tokens, mask)
         return fused
+
+
+def _signature(vectors: Tensor) -> Tensor:
+    """Return a number that hardly two tables have in common, and that rounding hardly changes."""
+    row, column = (torch.arange(1, size + 1, dtype=torch.float64) for size in vectors.shape)
+    return (row.sin() @ vectors.double() @ column.cos() / len(vectors) ** 0.5).float()
 
 
 def _make_fusion(fusion: Fusion, dim: int, num_tokens: int, heads: int) -> nn.Module:
