@@ -231,7 +231,8 @@ class ModalityEncoder(nn.Module):
 def _signature(vectors: Tensor) -> Tensor:
     """Return a number that hardly two tables have in common, and that rounding hardly changes."""
     row, column = (torch.arange(1, size + 1, dtype=torch.float64) for size in vectors.shape)
-    return (row.sin() @ vectors.double() @ column.cos() / len(vectors) ** 0.5).float()
+    number: Tensor = (row.sin() @ vectors.double() @ column.cos()) / len(vectors) ** 0.5
+    return number.float()
 
 
 def _make_fusion(fusion: Fusion, dim: int, num_tokens: int, heads: int) -> nn.Module:
