@@ -1,10 +1,12 @@
-"""Measure what a knowledge graph gives to items that nobody has taken yet: a tenth of all items loses its interactions.
+"""Measure what KG, text and pictures give to items nobody has taken yet: a tenth of all items loses its interactions.
 
 python scripts/measure_cold_items.py ml-100k --seeds 3
+python scripts/measure_cold_items.py tiktok --sources image,audio --model.drop_id 0.3
 
-The lost interactions are what is asked for: each user's cold items are ranked among all cold items. The model and its
-settings are the committed ones of the data set; epochs are selected on the validation part, where cold items have none.
-A ranking at random is the last row.
+The lost interactions are what is asked for: each user's cold items are ranked among all cold items. Every model is
+measured with all sources, with each alone and, where it can, with none; with a KG also with a shuffled one. Settings
+are the committed ones of the data set, and --model.OPTION is for the first model; epochs are selected on the validation
+part, where cold items have none. A ranking at random is a row too.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +22,9 @@ import torch
 
 from graphrec.evaluation.topk import top_k
 from graphrec.experiment.build import build_evaluator
-from graphrec.experiment.config import KgName
+from graphrec.experiment.config import KgName, resolve_model
 from graphrec.experiment.data import load_graph, prepare, resolve
-from graphrec.experiment.reading import read_options
+from graphrec.experiment.reading import read_options, split_model_options
 from graphrec.histories import Histories
 from graphrec.models import MODELS
 from graphrec.models.base import Recommender
@@ -29,7 +32,7 @@ from graphrec.process import settle_process
 from graphrec.training import Trainer
 from kg_loaders import SPLITS, RecGraph
 
-KINDS: tuple[KgName, ...] = ("full", "shuffled", "none")
+KG = "kg"
 
 
 def make_cold(graph: RecGraph, share: float, seed: int) -> tuple[RecGraph, np.ndarray]:
@@ -73,37 +76,70 @@ def recall(model: Recommender | None, graph: RecGraph, cold: np.ndarray, k: int,
     return float(torch.cat(found).mean())
 
 
+def settings(model: str, sources: Sequence[str]) -> Iterator[tuple[str, KgName, tuple[str, ...]]]:
+    """Yield what a row is called, its knowledge graph and its modalities.
+
+    Example:
+        >>> [name for name, _, _ in settings("InductiveKGAT", ["kg", "text"])]
+        ['kg + text', 'kg', 'text', 'nothing', 'shuffled kg']
+    """
+    modalities = tuple(source for source in sources if source != KG)
+    full: KgName = "full" if KG in sources else "none"
+    if len(sources) > 1:
+        yield " + ".join(sources), full, modalities
+    for source in sources:
+        yield (source, "full", ()) if source == KG else (source, "none", (source,))
+    if not MODELS[model].needs_content and not MODELS[model].needs_kg:
+        yield "nothing", "none", ()
+    if KG in sources:
+        yield "shuffled kg", "shuffled", ()
+
+
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", help="a known name, or a folder")
+    parser.add_argument("--models", default="InductiveKGAT,ContentKNN", help="with commas (default: %(default)s)")
+    parser.add_argument("--sources", default=KG, help="kg and item features, with commas (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="each draws its own cold items (default: 3)")
     parser.add_argument("--share", type=float, default=0.1, help="of items that become cold (default: 0.1)")
     parser.add_argument("-k", type=int, default=20)
     parser.add_argument("--json", action="store_true", help="print for machines")
     arguments, options = parser.parse_known_args()
+    shared, own = split_model_options(options)
+    models = [resolve_model(name) for name in arguments.models.split(",")]
 
     values: dict[str, list[float]] = {}
     for seed in range(arguments.seeds):
-        for kg in KINDS:
-            config = read_options(options, arguments.dataset).config
-            # Fitting again with the validation part would cost as much again and tell the same.
-            train = replace(config.train, refit=False)
-            config = replace(config, seed=seed, data=replace(config.data, kg=kg), train=train)
-            graph = load_graph(config.data)
-            config = resolve(config, graph)
-            graph, cold = make_cold(prepare(graph, config), arguments.share, seed)
-            torch.manual_seed(seed)
-            model = MODELS[config.model.name].from_graph(graph, **config.model.options)
-            Trainer(config.train, seed=seed).fit(model, graph, build_evaluator(config))
-            values.setdefault(f"{config.model.name}, KG {kg}", []).append(recall(model, graph, cold, arguments.k, seed))
+        for name in models:
+            for row, kg, modalities in settings(name, arguments.sources.split(",")):
+                config = read_options(
+                    ["--model", name, *shared, *(own if name == models[0] else ())], arguments.dataset
+                ).config
+                # Fitting again with the validation part would cost as much again and tell the same.
+                train = replace(config.train, refit=False)
+                config = replace(config, seed=seed, data=replace(config.data, kg=kg), train=train)
+                graph = load_graph(config.data)
+                config = resolve(config, graph)
+                model_options = dict(config.model.options)
+                if modalities or "modalities" in model_options:
+                    model_options["modalities"] = modalities
+                    if not modalities and "like_neighbors" in model_options:
+                        model_options["like_neighbors"] = 0  # there is nothing to be like
+                graph, cold = make_cold(prepare(graph, config), arguments.share, seed)
+                torch.manual_seed(seed)
+                model = MODELS[name].from_graph(graph, **model_options)
+                Trainer(config.train, seed=seed).fit(model, graph, build_evaluator(config))
+                found = recall(model, graph, cold, arguments.k, seed)
+                values.setdefault(f"{name}, {row}", []).append(found)
         values.setdefault("at random", []).append(recall(None, graph, cold, arguments.k, seed))
     if arguments.json:
         print(json.dumps({"dataset": arguments.dataset, "k": arguments.k, "num_cold": len(cold), "recall": values}))
         return
     print(f"\n{arguments.dataset}: recall@{arguments.k} among {len(cold)} cold items, one draw of them a seed")
+    width = max(map(len, values))
     for name, found in sorted(values.items(), key=lambda row: -statistics.mean(row[1])):
-        print(f"{name:<28} {statistics.mean(found):.4f}   {' '.join(f'{value:.4f}' for value in found)}")
+        print(f"{name:<{width}}  {statistics.mean(found):.4f}   {' '.join(f'{value:.4f}' for value in found)}")
 
 
 if __name__ == "__main__":

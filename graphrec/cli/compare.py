@@ -10,8 +10,8 @@ from graphrec.errors import ConfigError
 
 USAGE = """\
 usage: graphrec compare NAME_OR_PATH [--models A,B,...] [--seeds N] [--kg full,none,shuffled] [--versus MODEL]
-                        [--metric METRIC] [--out DIR] [--data.OPTION VALUE] [--train.OPTION VALUE]
-                        [--eval.OPTION VALUE] [--json]
+                        [--metric METRIC] [--ablate] [--out DIR] [--data.OPTION VALUE] [--train.OPTION VALUE]
+                        [--eval.OPTION VALUE] [--model.OPTION VALUE] [--json]
 
 Train models on one split over several seeds, each with its committed configuration, and print their figures with
 95 % intervals and the paired test against one of them. Popularity and EASE are always in. Runs that are finished
@@ -23,6 +23,8 @@ are taken as they are, so an interrupted comparison resumes.
   --kg full,none,shuffled   a row each for every model that reads the knowledge graph ("none": that can do without)
   --versus MODEL            the model to test the others against; the last of --models when not given
   --metric METRIC           the metric of the test; train.select_by when not given
+  --ablate                  rows for the model of --versus without each of its parts: KG, each modality, sequence, ...
+  --model.OPTION VALUE      a setting of the model of --versus alone
   --out DIR                 where the runs and the table go
   --json                    print JSON for machines
 """
@@ -30,7 +32,7 @@ are taken as they are, so an interrupted comparison resumes.
 
 def main(argv: list[str]) -> None:
     """Run the command."""
-    words, options, flags = split_arguments(argv, flags=("--json", "--help", "-h"))
+    words, options, flags = split_arguments(argv, flags=("--json", "--ablate", "--help", "-h"))
     from graphrec.experiment.reading import help_text, take_option
 
     if flags & {"--help", "-h"}:
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> None:
 
     from graphrec.experiment.comparison import compare
 
-    table = compare(words[0], options=options, **given)
+    table = compare(words[0], options=options, ablate="--ablate" in flags, **given)
     if "--json" in flags:
         print_json(table.to_dict())
         return

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from graphrec.errors import ArgumentError, ConfigError, check_choice
 from graphrec.evaluation import combined_interval, paired_bootstrap_rows, seed_interval
+from graphrec.experiment.ablation import ablations
 from graphrec.experiment.build import build_evaluator
 from graphrec.experiment.catalogue import FLAGSHIP
 from graphrec.experiment.config import KgName, RunConfig, resolve_model
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
-from graphrec.experiment.reading import read_options, take_option
+from graphrec.experiment.reading import read_options, split_model_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
 from graphrec.experiment.runner import RUNS, run
 from graphrec.models import MODELS
@@ -32,11 +33,15 @@ MIN_SAMPLES, MAX_SAMPLES, DRAWS = 1_000, 10_000, 500_000_000
 
 @dataclass(frozen=True)
 class Entry:
-    """One row to be: a model with a part of the knowledge graph, as one configuration a seed."""
+    """One row to be: a model with a part of the knowledge graph, as one configuration a seed.
+
+    ``without`` names the part of the model that is left out; it is empty where none is.
+    """
 
     model: str
     kg: str
     configs: tuple[RunConfig, ...]
+    without: str = ""
 
 
 def compare(
@@ -50,6 +55,7 @@ def compare(
     out: Path | None = None,
     graph: RecGraph | None = None,
     quiet: bool = False,
+    ablate: bool = False,
 ) -> Table:
     """Train models on one split over several seeds and return the table of their figures.
 
@@ -70,10 +76,12 @@ def compare(
         versus: The model that the others are tested against (with the first of ``kg``); the last of ``models``
             when not given.
         metric: The metric of the test; the one that selects epochs when not given.
-        options: Settings of all runs, as on the command line: ``["--train.epochs", "5"]``.
+        options: Settings of all runs, as on the command line: ``["--train.epochs", "5"]``; those of a model
+            (``--model.dim``) are for the reference alone.
         out: Where the runs and the table go; ``runs/<data set>/compare`` when not given.
         graph: The data set, where it has been read already.
         quiet: Show no progress.
+        ablate: Add a row for the reference without each of its parts (:mod:`graphrec.experiment.ablation`).
 
     Raises:
         ConfigError: An unknown model or setting, or committed configurations that split the data differently.
@@ -93,7 +101,11 @@ def compare(
     for name, instead in (("seed", "seeds"), ("out", "out"), ("config", "options")):
         if take_option(options, name)[1] is not None:
             raise ConfigError(f"--{name} is for one run; a comparison takes {instead}")
-    configs = {name: read_options(["--model", name, *options], data).config for name in chosen}
+    shared, own = split_model_options(options)
+    configs = {
+        name: read_options(["--model", name, *shared, *(own if name == reference else ())], data).config
+        for name in chosen
+    }
     _check_agreement(configs)
     graph = load_graph(configs[reference].data) if graph is None else graph
     configs = {name: resolve(config, graph) for name, config in configs.items()}
@@ -104,6 +116,8 @@ def compare(
     metrics = _metrics(configs[reference], tested)
 
     entries = [entry for name, config in configs.items() for entry in _entries(name, config, seeds, kg)]
+    if ablate:
+        entries += _ablated(configs[reference], graph, seeds)
     at = next(i for i, entry in enumerate(entries) if entry.model == reference)
     out = out or RUNS / Path(graph.name).name / "compare"
     finished = _run_all(entries, graph, out, quiet)
@@ -120,12 +134,25 @@ def compare(
             sum(folder.metrics["seconds"]["train"] for folder in folders) / len(folders),
             max(folder.metrics["peak_memory_mb"] for folder in folders),
             tuple(str(folder.path) for folder in folders),
+            entry.without,
         )
         for entry, folders, per_user, p_value in zip(entries, finished, values, p_values, strict=True)
     )
     table = Table(graph.name, configs[reference].data.split or "", part, metrics, rows, tested, rows[at].label)
     table.save(out)
     return table
+
+
+def _ablated(config: RunConfig, graph: RecGraph, seeds: Sequence[int]) -> list[Entry]:
+    """Return a row for a model without each of its parts; nothing where it has none."""
+    name = config.model.name
+    kg = config.data.kg if reads_kg(name) else ""
+    reads = bool(kg) and not MODELS[name].needs_kg
+    own_seeds = seeds if MODELS[name].random else seeds[:1]
+    return [
+        Entry(name, kg, tuple(replace(left, seed=seed) for seed in own_seeds), part)
+        for part, left in ablations(config, graph, reads, MODELS[name].needs_content)
+    ]
 
 
 def reads_kg(model: str) -> bool:

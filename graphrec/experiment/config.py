@@ -34,6 +34,9 @@ class DataConfig:
             When not given: what the split's own function takes.
         seed: Seed of the split. It is not the seed of the model, so that models of many seeds share one split.
         kg: "full", "none" (no triples) or "shuffled" (same degrees, false tails, drawn by the seed of the run).
+        features: Files of item features, keyed by item id, as paths or within the data set's folder: ``.npy`` with
+            ``.ids.txt``, ``.safetensors``, ``.parquet``, ``.tsv`` or ``.csv``. One takes the place of a feature of the
+            same name.
     """
 
     name: str = ""
@@ -42,6 +45,7 @@ class DataConfig:
     ratios: tuple[float, ...] | None = None
     seed: int = 0
     kg: KgName = "full"
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,13 @@ from kg_loaders.splits import carve_valid, leave_last, random_split, temporal
 
 
 def load_graph(data: DataConfig) -> RecGraph:
-    """Return the data set as its files hold it; :func:`prepare` splits it."""
-    return load(data.name, data.format)
+    """Return the data set as its files hold it, with ``data.features``; :func:`prepare` splits it."""
+    graph = load(data.name, data.format)
+    if not data.features:
+        return graph
+    from graphrec.experiment.features import add_features
+
+    return add_features(graph, data)
 
 
 def resolve(config: RunConfig, graph: RecGraph) -> RunConfig:
@@ -36,7 +41,8 @@ def resolve(config: RunConfig, graph: RecGraph) -> RunConfig:
     from graphrec.models import MODELS
 
     split = config.data.split or _natural_split(graph)
-    data = replace(config.data, name=_lasting_name(config.data.name), split=split)
+    features = tuple(_lasting_name(name) for name in config.data.features)
+    data = replace(config.data, name=_lasting_name(config.data.name), split=split, features=features)
     data = replace(data, ratios=_ratios(data))
     known = options_of(MODELS[config.model.name])
     options = {name: option.default for name, option in known.items()} | dict(config.model.options)

@@ -128,6 +128,24 @@ def take_option(options: Sequence[str], *names: str) -> tuple[list[str], str | N
     return rest, value
 
 
+def split_model_options(options: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the options that all models have, and those of one model's constructor.
+
+    Example:
+        >>> split_model_options(["--seed", "1", "--model.dim=8", "--train.epochs", "2"])
+        (['--seed', '1', '--train.epochs', '2'], ['--model.dim=8'])
+    """
+    shared: list[str] = []
+    own: list[str] = []
+    tokens = iter(options)
+    for token in tokens:
+        to = own if token.startswith("--model.") else shared
+        to.append(token)
+        if token.startswith("--") and "=" not in token:
+            to.extend(value for value in (next(tokens, None),) if value is not None)
+    return shared, own
+
+
 def make_parser(model: str | None) -> jsonargparse.ArgumentParser:
     """Return a parser of all settings; with a model, also of its constructor's keyword arguments."""
     parser = jsonargparse.ArgumentParser(prog="graphrec", exit_on_error=False, add_help=False)

@@ -54,6 +54,7 @@ class Row:
         seconds: Mean seconds to train.
         peak_memory_mb: Highest memory of its runs.
         runs: Its run folders.
+        without: The part of the model that is left out; empty where it is whole.
     """
 
     model: str
@@ -64,10 +65,13 @@ class Row:
     seconds: float
     peak_memory_mb: float
     runs: tuple[str, ...] = ()
+    without: str = ""
 
     @property
     def label(self) -> str:
         """How the row is called."""
+        if self.without:
+            return f"{self.model}, without {self.without}"
         return f"{self.model}, {KG_NAMES[self.kg]}" if self.kg else self.model
 
 
@@ -140,13 +144,15 @@ class Table:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         ends = [f"{metric}{end}" for metric in self.metrics for end in ("", " low", " high")]
-        writer.writerow(["data", "split", "part", "model", "kg", "seeds", *ends, "p", "seconds", "peak_memory_mb"])
+        writer.writerow(
+            ["data", "split", "part", "model", "kg", "without", "seeds", *ends, "p", "seconds", "peak_memory_mb"]
+        )
         for row in self.rows:
             figures = [row.figures.get(metric, Figure(math.nan)) for metric in self.metrics]
             values = [value for figure in figures for value in (figure.mean, figure.low, figure.high)]
             seeds = " ".join(map(str, row.seeds))
             numbers = [*values, row.p_value, row.seconds, row.peak_memory_mb]
-            writer.writerow([self.data, self.split, self.part, row.model, row.kg, seeds, *numbers])
+            writer.writerow([self.data, self.split, self.part, row.model, row.kg, row.without, seeds, *numbers])
         return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,6 +161,7 @@ class Table:
             {
                 "model": row.model,
                 "kg": row.kg,
+                "without": row.without,
                 "seeds": list(row.seeds),
                 "figures": {name: [f.mean, f.low, f.high] for name, f in row.figures.items()},
                 "p_value": row.p_value,

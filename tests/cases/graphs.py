@@ -44,6 +44,18 @@ class Relabelling:
         return self.entities[: self.graph.num_items]
 
 
+def with_content(graph: RecGraph) -> RecGraph:
+    """Return the planted graph, under whatever indices, with pictures that show an item's genre and sounds that do not.
+
+    Every fifth item lacks a picture; it has a sound, as all do.
+    """
+    number = np.array([int(item_id.removeprefix("item-")) for item_id in graph.items])
+    noise = np.random.default_rng(0).normal(size=(graph.num_items, 12))[number]
+    image = np.column_stack([10 * np.eye(4)[number % 4], noise[:, :3]])
+    features = {"image": Feature.vectors(image, number % 5 > 0), "audio": Feature.vectors(noise[:, 3:])}
+    return replace(graph, item_features={**graph.item_features, **features})
+
+
 def relabel(graph: RecGraph, seed: int = 0) -> Relabelling:
     """Give all users, items and other entities new indices; items stay the first entities."""
     rng = np.random.default_rng(seed)

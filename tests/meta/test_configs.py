@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cases.graphs import with_content
 
 from graphrec.experiment.catalogue import committed_files, configs_root, find_committed, read_yaml
 from graphrec.experiment.config import RunConfig, simplified
@@ -21,8 +22,10 @@ NAMES = [str(path.relative_to(configs_root())) for path in FILES]
 
 
 def planted_for(config: RunConfig) -> RecGraph:
-    """A planted graph with the parts that the configuration's split asks for."""
-    graph = planted(num_users=30, num_items=40, num_cold_items=4)
+    """A planted graph with pictures, sounds and encoded text, and the parts that the configuration's split asks for."""
+    graph = with_content(planted(num_users=30, num_items=40, num_cold_items=4))
+    features = {**graph.item_features, "text": graph.item_features["image"]}
+    graph = replace(graph, item_features=features)
     codes = graph.interactions.split
     assert codes is not None
     if config.data.split == "given":

@@ -74,3 +74,57 @@ def test_cold_items_lose_all_interactions_and_their_recall_is_counted_among_them
     assert script.recall(Knowing(graph), graph, cold, k=3, seed=0) == 1.0
     by_chance = script.recall(None, graph, cold, k=3, seed=0)
     assert 0.2 < by_chance < 0.6  # three of eight
+
+
+def test_every_source_of_cold_items_has_a_row_alone_and_all_have_one_together() -> None:
+    script = load("measure_cold_items")
+    assert list(script.settings("InductiveKGAT", ["kg", "image"])) == [
+        ("kg + image", "full", ("image",)),
+        ("kg", "full", ()),
+        ("image", "none", ("image",)),
+        ("nothing", "none", ()),
+        ("shuffled kg", "shuffled", ()),
+    ]
+    assert [name for name, _, _ in script.settings("ContentKNN", ["image"])] == ["image"]
+
+
+def test_cold_items_are_measured_from_the_command_line(
+    data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--seeds=1", "--share=0.2", "--model.dim=8", "--train.epochs=1", "-k", "3"]
+    monkeypatch.setattr("sys.argv", ["measure_cold_items.py", data, *options])
+    load("measure_cold_items").main()
+    printed = capsys.readouterr().out
+    for row in ("InductiveKGAT, kg", "InductiveKGAT, nothing", "InductiveKGAT, shuffled kg", "ContentKNN, kg"):
+        assert f"{row} " in printed
+    assert "recall@3 among 8 cold items" in printed
+
+
+def test_strangers_leave_the_training_part_and_are_asked_by_their_first_items() -> None:
+    script = load("measure_short_histories")
+    before = planted(num_users=30, num_items=40, num_cold_items=0)
+    graph, strangers = script.make_strangers(before, 0.2, seed=1)
+    assert len(strangers) == 6
+    assert not np.isin(graph.part("train", "valid").user, strangers).any()
+    assert set(graph.part("test").user) == set(strangers)
+    shown, wanted = script.first_items(graph, strangers, longest=2, seed=0)
+    part = before.interactions
+    for user, first, rest in zip(strangers, shown, wanted, strict=True):
+        assert [*first, *rest] == part.item[part.user == user].tolist()  # in order of time
+    knowing = Knowing(graph)
+    knowing.answers = knowing.answers[torch.from_numpy(strangers)]
+    knowing.score = lambda histories: knowing.answers  # type: ignore[method-assign]
+    assert script.ndcg(knowing, shown, wanted, n=1, k=3) == 1.0
+
+
+def test_short_histories_are_measured_from_the_command_line(
+    data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--seeds=1", "--share=0.3", "--lengths=0,2", "--model.dim=8", "--train.epochs=1"]
+    monkeypatch.setattr("sys.argv", ["measure_short_histories.py", data, *options])
+    load("measure_short_histories").main()
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: [float(cell) for cell in line.split()[1:]] for line in lines[-3:]}
+    assert rows.keys() == {"Popularity", "EASE", "InductiveKGAT"}
+    assert rows["Popularity"][0] == rows["Popularity"][1]
+    assert all(0 <= value <= 1 for values in rows.values() for value in values)

@@ -23,7 +23,7 @@ def test_the_signature_says_which_options_there_are() -> None:
 
 def test_a_dataclass_has_its_fields_as_options() -> None:
     assert options_of(TrainConfig)["epochs"].default == TrainConfig().epochs
-    assert set(options_of(DataConfig)) == {"name", "format", "split", "ratios", "seed", "kg"}
+    assert set(options_of(DataConfig)) == {"name", "format", "split", "ratios", "seed", "kg", "features"}
 
 
 @pytest.mark.parametrize("name", ["InductiveKGAT", "inductive-kgat", "inductive_kgat", "INDUCTIVEKGAT"])

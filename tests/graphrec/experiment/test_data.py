@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases.planted_folder import write_planted
 
 from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig, RunConfig
@@ -114,3 +115,19 @@ def test_epochs_are_selected_by_a_metric_that_is_measured() -> None:
 def test_load_graph_reads_the_folder(dataset: Path) -> None:
     graph = load_graph(DataConfig(str(dataset)))
     assert (graph.num_users, graph.num_items, graph.has_split("valid")) == (30, 40, True)
+
+
+def test_features_come_from_files_beside_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_planted(tmp_path / "films")
+    monkeypatch.setenv("GRAPHREC_CACHE", str(tmp_path / "cache"))
+    ids = load_graph(DataConfig(str(folder))).items.ids
+    lines = [f"{item_id}\tA film of {item_id}\t{item_id}" for item_id in ids[3:]]
+    (folder / "plots.tsv").write_text("\n".join(["item_id\tplot\ttitle", *lines]) + "\n")
+    graph = load_graph(DataConfig(str(folder), features=("plots.tsv",)))
+    assert graph.item_features["plot"].values[4] == f"A film of {ids[4]}"
+    assert graph.item_features["plot"].present.tolist() == [False] * 3 + [True] * (len(ids) - 3)
+    assert graph.item_features["title"].values[4] == ids[4]  # takes the place of the data's own
+    with pytest.raises(ConfigError, match=r"data.features: no such file 'plot.tsv'; looked for plot.tsv, .*films"):
+        load_graph(DataConfig(str(folder), features=("plot.tsv",)))
+    here = resolve(config(features=(str(folder / "plots.tsv"), "plots.tsv")), GRAPH)
+    assert here.data.features == (str((folder / "plots.tsv").resolve()), "plots.tsv")

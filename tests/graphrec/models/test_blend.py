@@ -4,13 +4,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from cases.graphs import histories_of, planted_graph
+from cases.graphs import histories_of, planted_graph, with_content
 from cases.model_case import GradientCase
 from cases.tiny_training import NUM_ITEMS, ScriptedEvaluator, TinyClosedForm, TinyModel, fit_tiny, outcome, tiny_graph
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, Blend, SoftmaxMF
+from graphrec.models import EASE, Blend, ContentEASE, SoftmaxMF
 from graphrec.training import Interrupted, TrainConfig, Trainer
 
 
@@ -53,6 +53,20 @@ class TestBlendOfThree(TestBlend):
                 return mine.kg.entity[:, [old_rows[int(old_of_new[entity])] for entity in theirs.kg.entities]]
         value = GradientCase.relabelled_weight(self, name, model, other, relabelling)
         return torch.from_numpy(relabelling.items)[value] if name.endswith("co.neighbor") else value
+
+
+class TestBlendWithContent(TestBlend):
+    options: ClassVar = {**TestBlend.options, "content_weight": 5.0, "modalities": ["image", "audio"]}
+
+    def make(self, graph, seed=0):
+        return super().make(with_content(graph), seed)
+
+
+def test_the_closed_form_reads_the_modalities_too():
+    model = TestBlendWithContent().make(planted_graph())
+    assert isinstance(model.second, ContentEASE)
+    assert model.second.similarity.names == ("image", "audio", "kg")
+    assert model.first.modalities.names == ("id", "graph", "image", "audio")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from cases.graphs import histories_of, planted_graph
+from cases.graphs import histories_of, planted_graph, with_content
 from cases.model_case import GradientCase
 
 from graphrec.errors import ArgumentError
@@ -44,6 +44,32 @@ class TestWithCooccurrences(TestInductiveKGAT):
         return torch.from_numpy(relabelling.items)[value] if name == "co.neighbor" else value
 
 
+class TestWithModalities(TestInductiveKGAT):
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "modalities": ["image", "audio"]}
+
+    def make(self, graph, seed=0):
+        return super().make(with_content(graph), seed)
+
+
+class TestGatedModalities(TestWithModalities):
+    options: ClassVar = {**TestWithModalities.options, "fusion": "gated", "drop_id": 0.2}
+
+
+class TestAlikeInContent(TestWithCooccurrences):
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "modalities": ["image", "audio"], "like_neighbors": 4}
+
+    def make(self, graph, seed=0):
+        return super().make(with_content(graph), seed)
+
+    def relabelled_weight(self, name, model, other, relabelling):
+        value = super().relabelled_weight(name, model, other, relabelling)
+        return torch.from_numpy(relabelling.items)[value] if name == "like.neighbor" else value
+
+
+class TestConcatenatedModalities(TestWithModalities):
+    options: ClassVar = {**TestWithModalities.options, "fusion": "concat", "untied": False}
+
+
 def fitted(graph, seed=0, **options):
     case = TestInductiveKGAT()
     case.options = {**TestInductiveKGAT.options, **options}
@@ -67,6 +93,74 @@ def test_the_kg_carries_tastes_to_cold_items_and_nothing_else_does(seed):
     graph, without = planted_graph(), planted_graph().without_kg()
     assert cold_recall(fitted(graph, seed), graph) >= 0.9
     assert cold_recall(fitted(without, seed), without) < 0.5
+
+
+@pytest.mark.parametrize("fusion", ["attention", "gated", "concat"])
+def test_pictures_carry_tastes_to_cold_items_and_sounds_do_not(fusion):
+    graph = with_content(planted_graph().without_kg())
+    seen = fitted(graph, modalities=["image"], fusion=fusion, drop_id=0.3)
+    heard = fitted(graph, modalities=["audio"], fusion=fusion, drop_id=0.3)
+    assert cold_recall(seen, graph) >= 0.7  # two of the eight cold items lack a picture
+    assert cold_recall(heard, graph) < 0.5
+
+
+@pytest.mark.parametrize("options", [{}, {"untied": False}, {"match_temperature": 0.1}, {"attend_candidates": False}])
+def test_the_effect_of_a_modality_is_what_the_score_loses_without_it(options):
+    graph = with_content(planted_graph())
+    torch.manual_seed(0)
+    options = {"dim": 8, "fusion_gate": 1.0, "modalities": ["image", "audio"], **options}
+    model = InductiveKGAT.from_graph(graph, **options).eval()
+    history = Histories.from_lists([[2, 7]])
+    with torch.no_grad():
+        effects = model.modality_effects(history, 3)
+        assert effects.keys() == {"image", "audio"}
+        assert model.modality_effects(history, 5).keys() == {"audio"}  # every fifth item lacks a picture
+        before = model.score(history)[0, 3]
+        model.modalities.present0[3] = False
+        model.forget()
+        without = model.score(history)[0, 3]
+    assert effects["image"] == pytest.approx(float(before - without), abs=1e-5)
+    assert InductiveKGAT.from_graph(graph, dim=8).modality_effects(history, 3) == {}
+
+
+def test_attention_over_modalities_is_shared_out_among_what_an_item_has():
+    graph = with_content(planted_graph())
+    model = fitted(graph, modalities=["image", "audio"])
+    assert model.modalities.names == ("id", "graph", "image", "audio")
+    cold = torch.from_numpy(cold_items(graph))
+    for alpha in model.modality_attention():
+        torch.testing.assert_close(alpha.sum(dim=1), torch.ones(graph.num_items))
+        assert not alpha[cold, 0].any()
+        assert not alpha[::5, 2].any()
+    assert InductiveKGAT.from_graph(graph, dim=4).modality_attention() is None
+    with pytest.raises(ArgumentError, match="fusion 'concat' has no attention"):
+        fitted(graph, modalities=["image"], fusion="concat").modality_attention()
+
+
+def test_content_starts_as_if_it_were_not_there():
+    graph = with_content(planted_graph())
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(graph, dim=8, modalities=["image"], fusion_gate=0.0).eval()
+    plain = InductiveKGAT.from_graph(graph, dim=8).eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("modalities.")})
+    assert torch.equal(model.score(histories_of(graph)), plain.score(histories_of(graph)))
+
+
+def test_an_item_that_nobody_took_is_where_its_likes_are():
+    graph = with_content(planted_graph().without_kg())
+    model = fitted(graph, modalities=["image"], like_neighbors=4, fusion_gate=0.0)
+    taken = set(histories_of(graph).items.tolist())
+    assert set(model.like.neighbor[model.like.attention > 0].tolist()) <= taken
+    assert cold_recall(model, graph) >= 0.7  # two of the eight cold items lack a picture
+    with pytest.raises(ArgumentError, match="like_neighbors=4 needs content to be like; name modalities"):
+        fitted(graph, like_neighbors=4)
+
+
+def test_content_of_another_catalogue_is_refused():
+    graph = with_content(planted_graph())
+    triples = torch.empty(0, 3, dtype=torch.int64)
+    with pytest.raises(ArgumentError, match=r"content\['image'\] must have a row for each of 79 items, got 80"):
+        InductiveKGAT(79, 1, triples, content={"image": graph.item_features["image"]})
 
 
 def test_items_that_nobody_took_are_never_negatives_and_keep_no_vector_of_their_own():
@@ -181,9 +275,19 @@ def test_triples_with_an_unknown_relation_are_refused():
         InductiveKGAT(3, 1, torch.tensor([[0, 1, 3]]))
 
 
-@pytest.mark.parametrize("options", [{}, {"hops": 2}, {"attend_candidates": False}, {"attend_history": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hops": 2},
+        {"attend_candidates": False},
+        {"attend_history": False},
+        {"modalities": ["image", "audio"]},
+        {"modalities": ["image"], "fusion": "concat"},
+    ],
+)
 def test_a_step_that_makes_few_rows_equals_one_that_makes_all(options, monkeypatch):
-    graph = planted_graph()
+    graph = with_content(planted_graph())
     torch.manual_seed(0)
     model = InductiveKGAT.from_graph(graph, dim=8, num_negatives=20, **options).double()
     with torch.no_grad():

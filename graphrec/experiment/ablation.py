@@ -1,0 +1,52 @@
+"""What a model is without each of its parts: the rows of ``graphrec compare --ablate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from graphrec.experiment.config import RunConfig
+from kg_loaders import RecGraph
+
+# Options that switch a part on, their value without it, and how the part is called.
+SWITCHES: tuple[tuple[str, Any, str], ...] = (
+    ("sequence", 0, "sequence"),
+    ("co_neighbors", 0, "co-occurrences"),
+    ("like_neighbors", 0, "likeness"),
+    ("match_temperature", 0.0, "matching"),
+    ("drop_id", 0.0, "dropped ids"),
+)
+
+
+def ablations(
+    config: RunConfig, graph: RecGraph, reads_kg: bool, needs_content: bool = False
+) -> Iterator[tuple[str, RunConfig]]:
+    """Yield the name of each part that a resolved configuration has, and the configuration without it.
+
+    The parts are the knowledge graph, each modality, all of several modalities, and what :data:`SWITCHES` names.
+
+    Args:
+        config: A resolved configuration.
+        graph: The data set; without triples the knowledge graph is no part.
+        reads_kg: Whether the model reads the knowledge graph.
+        needs_content: Whether the model cannot be without both a knowledge graph and modalities.
+    """
+    has_kg = reads_kg and graph.num_triples > 0 and config.data.kg != "none"
+    modalities = tuple(config.model.options.get("modalities", ()))
+    if has_kg and config.data.kg == "full" and (modalities or not needs_content):
+        yield "KG", replace(config, data=replace(config.data, kg="none"))
+    can_do_without = has_kg or not needs_content
+    for name in modalities if can_do_without or len(modalities) > 1 else ():
+        yield name, _with(config, modalities=tuple(other for other in modalities if other != name))
+    if len(modalities) > 1 and can_do_without:
+        yield " and ".join(modalities), _with(config, modalities=())
+    for option, without, name in SWITCHES:
+        if config.model.options.get(option, without) != without:
+            yield name, _with(config, **{option: without})
+
+
+def _with(config: RunConfig, **options: Any) -> RunConfig:
+    if options.get("modalities") == () and config.model.options.get("like_neighbors"):
+        options["like_neighbors"] = 0  # nothing is left to be like
+    return replace(config, model=replace(config.model, options={**config.model.options, **options}))

@@ -1,0 +1,123 @@
+"""Measure how well strangers are served after their first few items.
+
+python scripts/measure_short_histories.py ml-1m --models EASE,InductiveKGAT
+
+A tenth of the users become strangers: all they took leaves the training part. Each is asked about by the first 0, 1, 2,
+5 items they took (in order of time, or in a random order where none is known), and everything they took after the
+longest of these is what is looked for: the same question with more and more known. Users who took no more are left out
+and counted. Settings are the committed ones of the data set, and --model.OPTION is for the last model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from graphrec.evaluation.topk import top_k
+from graphrec.experiment.build import build_evaluator
+from graphrec.experiment.config import resolve_model
+from graphrec.experiment.data import load_graph, prepare, resolve
+from graphrec.experiment.reading import read_options, split_model_options
+from graphrec.histories import Histories
+from graphrec.models import MODELS
+from graphrec.models.base import Recommender
+from graphrec.process import settle_process
+from graphrec.training import Trainer
+from kg_loaders import SPLITS, RecGraph
+
+
+def make_strangers(graph: RecGraph, share: float, seed: int) -> tuple[RecGraph, np.ndarray]:
+    """Move all interactions of some users into the test part, and all others out of it; return those users too."""
+    rng = np.random.default_rng(seed)
+    strangers = np.sort(rng.choice(graph.num_users, round(share * graph.num_users), replace=False))
+    assert graph.interactions.split is not None  # `prepare` splits
+    split = graph.interactions.split.copy()
+    strange = np.isin(graph.interactions.user, strangers)
+    split[~strange & (split == SPLITS.index("test"))] = SPLITS.index("train")
+    split[strange] = SPLITS.index("test")
+    return graph.with_split(split), strangers
+
+
+def first_items(
+    graph: RecGraph, strangers: np.ndarray, longest: int, seed: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Return what each stranger with more than ``longest`` items took first, and what after that."""
+    rng = np.random.default_rng(seed)
+    part = graph.part("test")
+    bounds = np.searchsorted(part.user, np.arange(graph.num_users + 1))
+    shown, wanted = [], []
+    for user in strangers:
+        items = part.item[bounds[user] : bounds[user + 1]]
+        if len(items) > longest:
+            items = items if part.time is not None else rng.permutation(items)
+            shown.append(items[:longest].tolist())
+            wanted.append(items[longest:].tolist())
+    return shown, wanted
+
+
+def ndcg(model: Recommender, shown: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], n: int, k: int) -> float:
+    """Return the mean NDCG at ``k`` over strangers of whom the first ``n`` items are known; none shown is returned."""
+    known = Histories.from_lists([row[:n] for row in shown])
+    with torch.no_grad():
+        found, _ = top_k(model.score(known), k, Histories.from_lists(shown))
+    gain = 1 / torch.log2(torch.arange(2, k + 2).double())
+    values = []
+    for row, items in zip(found.tolist(), wanted, strict=True):
+        hits = torch.tensor([item in set(items) for item in row]).double()
+        values.append(float((hits * gain[: len(hits)]).sum() / gain[: min(k, len(items))].sum()))
+    return statistics.mean(values)
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", help="a known name, or a folder")
+    parser.add_argument("--models", default="Popularity,EASE,InductiveKGAT", help="with commas (default: %(default)s)")
+    parser.add_argument("--lengths", default="0,1,2,5", help="of the histories (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="each draws its own strangers (default: 3)")
+    parser.add_argument("--share", type=float, default=0.1, help="of users that become strangers (default: 0.1)")
+    parser.add_argument("-k", type=int, default=10)
+    parser.add_argument("--json", action="store_true", help="print for machines")
+    arguments, options = parser.parse_known_args()
+    shared, own = split_model_options(options)
+    models = [resolve_model(name) for name in arguments.models.split(",")]
+    lengths = [int(length) for length in arguments.lengths.split(",")]
+
+    values: dict[str, list[list[float]]] = {}
+    for seed in range(arguments.seeds):
+        for name in models:
+            config = read_options(
+                ["--model", name, *shared, *(own if name == models[-1] else ())], arguments.dataset
+            ).config
+            config = replace(config, seed=seed, train=replace(config.train, refit=False))
+            graph = load_graph(config.data)
+            config = resolve(config, graph)
+            graph, strangers = make_strangers(prepare(graph, config), arguments.share, seed)
+            torch.manual_seed(seed)
+            model = MODELS[name].from_graph(graph, **config.model.options)
+            Trainer(config.train, seed=seed).fit(model, graph, build_evaluator(config))
+            shown, wanted = first_items(graph, strangers, max(lengths), seed)
+            found = [ndcg(model, shown, wanted, length, arguments.k) for length in lengths]
+            values.setdefault(name, []).append(found)
+    if arguments.json:
+        about = {"dataset": arguments.dataset, "k": arguments.k, "lengths": lengths, "num_strangers": len(shown)}
+        print(json.dumps({**about, "ndcg": values}))
+        return
+    left_out = len(strangers) - len(shown)
+    print(f"\n{arguments.dataset}: ndcg@{arguments.k} of {len(shown)} strangers by the number of items known of them")
+    print(f"({left_out} who took no more than {max(lengths)} are left out; mean over {arguments.seeds} seeds)")
+    print(" ".join([f"{'':<16}", *(f"{length:>7}" for length in lengths)]))
+    for name, rows in values.items():
+        means = [statistics.mean(row[at] for row in rows) for at in range(len(lengths))]
+        print(" ".join([f"{name:<16}", *(f"{mean:7.4f}" for mean in means)]))
+
+
+if __name__ == "__main__":
+    settle_process()
+    main()

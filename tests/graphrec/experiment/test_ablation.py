@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cases.graphs import with_content
+
+from graphrec.experiment import RunFolder, compare
+from graphrec.experiment.ablation import ablations
+from graphrec.experiment.data import resolve
+from graphrec.experiment.reading import read_options
+from kg_loaders.synthetic import planted
+
+
+@pytest.fixture(autouse=True)
+def toy_models() -> None:
+    """No toys here: only real models have parts."""
+
+
+GRAPH = with_content(planted(num_users=30, num_items=40, num_cold_items=4))
+
+
+def parts(*options: str, needs_content: bool = False) -> list[str]:
+    config = resolve(read_options(options, "planted").config, GRAPH)
+    return [name for name, _ in ablations(config, GRAPH, reads_kg=True, needs_content=needs_content)]
+
+
+def test_each_part_that_is_there_is_left_out_once() -> None:
+    both = "--model.modalities=[image,audio]"
+    assert parts() == ["KG"]
+    assert parts(both) == ["KG", "image", "audio", "image and audio"]
+    assert parts("--model.co_neighbors=5", "--model.drop_id=0.2") == ["KG", "co-occurrences", "dropped ids"]
+    like = "--model.like_neighbors=5"
+    assert parts("--model.modalities=[image]", like, "--data.kg=none") == ["image", "likeness"]
+    assert parts(both, "--data.kg=none") == ["image", "audio", "image and audio"]
+    assert parts("--data.kg=none") == []
+
+
+def test_content_models_keep_something_to_go_by() -> None:
+    content = ["--model=ContentKNN", "--model.modalities=[image]"]
+    assert parts(*content, needs_content=True) == ["KG", "image"]
+    assert parts(*content, "--data.kg=none", needs_content=True) == []
+    assert parts("--model=ContentKNN", needs_content=True) == []
+    both = ["--model=ContentKNN", "--model.modalities=[image,audio]", "--data.kg=none"]
+    assert parts(*both, needs_content=True) == ["image", "audio"]
+
+
+def test_what_is_left_keeps_all_other_settings() -> None:
+    config = resolve(read_options(["--model.modalities=[image,audio]", "--model.dim=8"], "planted").config, GRAPH)
+    left = dict(ablations(config, GRAPH, reads_kg=True))
+    options = {**config.model.options, "modalities": ("audio",)}
+    assert left["image"] == replace(config, model=replace(config.model, options=options))
+    assert left["KG"].data.kg == "none"
+
+
+def test_the_table_tests_each_part_against_the_whole(dataset: Path, tmp_path: Path) -> None:
+    options = ["--train.epochs=1", "--train.select_by=recall@10", "--eval.metrics=recall@10"]
+    own = ["--model.dim=8", "--model.modalities", "[image]"]
+    table = compare(
+        str(dataset), seeds=[0], options=[*options, *own], out=tmp_path, graph=GRAPH, quiet=True, ablate=True
+    )
+    assert [row.label for row in table.rows] == [
+        "Popularity",
+        "EASE",
+        "InductiveKGAT, with KG",
+        "InductiveKGAT, without KG",
+        "InductiveKGAT, without image",
+    ]
+    assert table.reference == "InductiveKGAT, with KG"
+    assert [row.p_value is None for row in table.rows] == [False, False, True, False, False]
+    whole, without_kg, without_image = (RunFolder.open(row.runs[0]) for row in table.rows[2:])
+    assert whole.config.model.options["dim"] == 8
+    assert without_kg.info.sizes["triples"] == 0
+    assert list(without_image.config.model.options["modalities"]) == []
+    assert [row["without"] for row in table.to_dict()["rows"]] == ["", "", "", "KG", "image"]
+    assert "InductiveKGAT,full,image,0," in table.to_csv()
+
+
+def test_models_that_only_draw_ties_have_one_row_a_part(dataset: Path, tmp_path: Path) -> None:
+    options = ["--train.select_by=recall@10", "--eval.metrics=recall@10", "--model.modalities=[image]"]
+    table = compare(
+        str(dataset), ["ContentEASE"], seeds=[0, 1], options=options, out=tmp_path, graph=GRAPH, quiet=True, ablate=True
+    )
+    assert [(row.label, len(row.seeds)) for row in table.rows[2:]] == [
+        ("ContentEASE, with KG", 1),
+        ("ContentEASE, without KG", 1),
+        ("ContentEASE, without image", 1),
+    ]
+    with pytest.raises(ValueError, match="model.modalities is not a known setting"):
+        compare(str(dataset), ["EASE"], seeds=[0], options=options, out=tmp_path, graph=GRAPH, quiet=True)
