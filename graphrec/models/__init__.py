@@ -4,6 +4,9 @@ from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Rec
 from graphrec.models.blend import Blend
 from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.cke import CKE
+from graphrec.models.content_knn import ContentKNN
+from graphrec.models.cross_domain_kgat import CrossDomainKGAT
+from graphrec.models.dual_ease import DualEASE
 from graphrec.models.ease import EASE
 from graphrec.models.ials import IALS
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -20,6 +23,9 @@ MODELS: dict[str, type[Recommender]] = {
     "BPRMF": BPRMF,
     "Blend": Blend,
     "CKE": CKE,
+    "ContentKNN": ContentKNN,
+    "CrossDomainKGAT": CrossDomainKGAT,
+    "DualEASE": DualEASE,
     "EASE": EASE,
     "IALS": IALS,
     "InductiveKGAT": InductiveKGAT,
@@ -45,6 +51,9 @@ __all__ = [
     "MODELS",
     "Blend",
     "ClosedFormRecommender",
+    "ContentKNN",
+    "CrossDomainKGAT",
+    "DualEASE",
     "GradientRecommender",
     "InductiveKGAT",
     "ItemKNN",
