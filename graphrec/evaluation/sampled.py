@@ -61,7 +61,8 @@ def evaluate_sampled(
         inside = seen.items < size
         free[seen.rows[inside], seen.items[inside]] = 0.0
         chance = free[held_out.rows]
-        chance[torch.arange(len(chance)), held_out.items] = 0.0
+        own_place = (held_out.items < size).nonzero().squeeze(1)
+        chance[own_place, held_out.items[own_place]] = 0.0
         drawn = torch.multinomial(chance, num_sampled, replacement=True, generator=generator)
         rivals = values[held_out.rows].gather(1, drawn)
         own = values[held_out.rows, held_out.items][:, None]

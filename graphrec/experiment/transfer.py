@@ -13,17 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_choice
 from graphrec.evaluation import Evaluator, combined_interval, paired_bootstrap_rows
+from graphrec.experiment.catalogue import FLAGSHIP, find_committed
+from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.files import write_text
+from graphrec.experiment.reading import read_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
-from graphrec.experiment.runner import peak_memory_mb, reset_peak_memory
+from graphrec.experiment.runner import RUNS, peak_memory_mb, reset_peak_memory
 from graphrec.models import MODELS, CrossDomainKGAT, InductiveKGAT
 from graphrec.models.base import Recommender
 from graphrec.training import TrainConfig, Trainer
-from kg_loaders import LinkedPair, RecGraph
+from kg_loaders import LinkedPair, RecGraph, link, registry
 from kg_loaders.splits import carve_valid
 
 SETTINGS = ("target-only", "joint", "fine-tuned", "frozen-items", "zero-shot")
@@ -37,6 +41,7 @@ COMPARATORS = (
     "light-gcn",
     "light-gcn-union",
 )
+CROSS_OPTIONS = ("source_weight", "target_dropout", "domain_gate")  # of CrossDomainKGAT alone
 METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
 FINE_TUNE_RATE = 0.3  # of the learning rate, for weights that have learned already
 NUM_SAMPLES = 5_000  # resamples of the users
@@ -139,7 +144,7 @@ class TransferStudy:
         return Evaluator(wanted, seed=seed, candidates=self.pair.target.num_items)
 
     def _target_only(self, seed: int) -> Fitted:
-        own = {k: v for k, v in self.options.items() if k not in ("source_weight", "domain_gate")}
+        own = {k: v for k, v in self.options.items() if k not in CROSS_OPTIONS}
         return self._fit(InductiveKGAT.from_graph(self.pair.target, **own), self.pair.target, self.train, seed)
 
     def _joint(self, seed: int) -> Fitted:
@@ -287,6 +292,56 @@ def compare_transfer(
     return table
 
 
+def run_transfer(
+    source: str,
+    target: str,
+    linking: Mapping[str, Any],
+    options: Sequence[str] = (),
+    target_share: float | None = None,
+    out: Path | None = None,
+    **given: Any,
+) -> Table:
+    """Link two data sets by name and compare; what ``graphrec transfer`` does.
+
+    The target is split, and gradient models are trained, by its committed configurations; LightGCN has its own.
+
+    Args:
+        source: Name or folder of the source.
+        target: Name or folder of the target.
+        linking: Keyword arguments of :func:`kg_loaders.link`.
+        options: Settings of the target's split, the model and its training, as on the command line.
+        target_share: Share of the target's train and validation pairs to keep; all when not given.
+        out: Where values, table and ``review.csv`` go; ``runs/SOURCE-TARGET/transfer`` when not given.
+        given: Further arguments of :func:`compare_transfer`.
+
+    Raises:
+        ConfigError: An unknown setting.
+        GraphError: The two cannot be linked as asked.
+    """
+    own: dict[str, Any] = {}
+    rest = list(options)
+    for name in CROSS_OPTIONS:
+        rest, value = take_option(rest, f"model.{name}")
+        if value is not None:
+            own[name] = yaml.safe_load(value)
+    config = read_options(["--model", FLAGSHIP, *rest], target).config
+    asked = dict(config.model.options)
+    graph = load_graph(config.data)
+    config = resolve(config, graph)
+    pair = link(registry.load(source), prepare(graph, config), **linking)
+    if target_share is not None:
+        pair = pair.keep_target(target_share)
+    print(pair.summary(), file=sys.stderr, flush=True)
+    out = out or RUNS / f"{pair.source.name}-{pair.target.name}" / "transfer"
+    if len(pair.review):
+        out.mkdir(parents=True, exist_ok=True)
+        pair.review.to_csv(out / "review.csv", index=False)
+    trains = {}
+    if find_committed(target, "LightGCN") is not None:
+        trains["light-gcn"] = read_options(["--model", "LightGCN"], target).config.train
+    return compare_transfer(pair, train=config.train, options={**asked, **own}, trains=trains, out=out, **given)
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     """What is kept of a run: by metric, a value for each of the target's test users."""
@@ -314,7 +369,8 @@ def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out
     measured = study.evaluator(metrics, seed).evaluate(fitted.model, fitted.graph, split="test")
     run = _Run({m: measured.per_user[m] for m in metrics}, fitted.seconds, peak_memory_mb())
     if file is not None:
-        kept: dict[str, Any] = {"metrics": measured.metrics, "seconds": run.seconds}
+        kept: dict[str, Any] = {"metrics": measured.metrics, "seconds": run.seconds, "users": measured.users.tolist()}
+        kept["peak_memory_mb"] = run.peak_memory_mb
         kept["per_user"] = {m: values.tolist() for m, values in run.per_user.items()}
-        write_text(file, json.dumps({**kept, "users": measured.users.tolist()}))
+        write_text(file, json.dumps(kept))
     return run

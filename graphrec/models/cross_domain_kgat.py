@@ -42,6 +42,8 @@ class CrossDomainKGAT(InductiveKGAT):
         target_users: Which users are the target's, bool ``[num_users]``; ``None``: all of them. What other users took
             counts as the source's in training, whatever the item. Scoring never asks.
         source_weight: :math:`w`, at least 0; with 0 source items are read in histories, and not asked for.
+        target_dropout: Share of the users, drawn anew in each step, of whom no target item is shown in training: they
+            stand for users that the target does not know yet. Users without source items lose nothing.
         domain_gate: Learn :math:`\delta`; ``False`` keeps it at 1.
         options: Keyword arguments of :class:`InductiveKGAT`, but for ``match_temperature``.
 
@@ -70,6 +72,7 @@ class CrossDomainKGAT(InductiveKGAT):
         in_target: Tensor,
         target_users: Tensor | None = None,
         source_weight: float = 1.0,
+        target_dropout: float = 0.0,
         domain_gate: bool = True,
         **options: Any,
     ) -> None:
@@ -81,9 +84,11 @@ class CrossDomainKGAT(InductiveKGAT):
                 f"{list(in_target.shape)}"
             )
         check_range("source_weight", source_weight, low=0.0)
+        check_range("target_dropout", target_dropout, low=0.0, high=1.0)
         self._start: dict[str, Tensor] = {}
         super().__init__(num_items, num_relations, triples, **options)
         self.source_weight = source_weight
+        self.target_dropout = target_dropout
         self.in_target: Tensor
         self.target_users: Tensor | None
         # Of the graph, not of training, so no part of the saved weights.
@@ -172,6 +177,8 @@ class CrossDomainKGAT(InductiveKGAT):
         """Softmax loss of whole histories, given a random part of each, domain by domain."""
         device = self.item.device
         shown = torch.rand(histories.items.numel(), generator=generator).to(device) < self.keep
+        if self.target_dropout:
+            shown &= ~self._hidden(histories, generator)
         past = histories.keep(shown)
         inputs, read = self._rows_of(past.items)
         drawn = [rivals(self.num_negatives, generator) for rivals in self.rivals]
@@ -214,6 +221,14 @@ class CrossDomainKGAT(InductiveKGAT):
                 temperature=self.temperature,
             )
         return total
+
+    def _hidden(self, histories: Histories, generator: torch.Generator) -> Tensor:
+        """Draw users that have items of both domains, and return which of the items are their target items."""
+        in_target = self.in_target[histories.items]
+        drawn = torch.rand(len(histories), generator=generator).to(in_target.device) < self.target_dropout
+        has_source = torch.zeros_like(drawn).index_put((histories.rows[~in_target],), drawn.new_ones(()))
+        hidden: Tensor = in_target & (drawn & has_source)[histories.rows]
+        return hidden
 
 
 def _rows(table: Tensor, rows: Tensor | None) -> Tensor:

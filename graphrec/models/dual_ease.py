@@ -94,7 +94,7 @@ class DualEASE(ClosedFormRecommender):
         factor, failed = torch.linalg.cholesky_ex(gram)
         if int(failed):
             raise ArgumentError(f"l2 must be larger for these data, got {l2}: float32 does not tell it from 0")
-        kernel = torch.cholesky_inverse(factor)
+        kernel = torch.cholesky_inverse(factor).contiguous()
         columns = matrix.T.tocsr()
         diagonal = np.empty(self.num_items, dtype=np.float32)
         for start in range(0, self.num_items, CHUNK):

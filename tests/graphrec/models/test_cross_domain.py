@@ -105,11 +105,21 @@ def test_domain_attention_sums_the_pooling_weights_by_domain():
     model = CrossDomainKGAT.from_graph(graph, dim=8).eval()
     with torch.no_grad():
         model.attention_bias.normal_()
-    histories = Histories.from_lists([[0, 1, 2], [1, 3], [], [4]])
+    histories = Histories.from_lists([[0, 4, 1], [5, 6], [], [3]])  # 0 to 3 are the target's, 4 to 7 the source's
     attention = model.history_attention(histories).tolist()
     shares = model.domain_attention(histories)
     assert shares[0].tolist() == pytest.approx([attention[0] + attention[2], attention[1]])
     assert shares[1:].tolist() == [pytest.approx([0.0, 1.0]), [0.0, 0.0], [1.0, 0.0]]
+
+
+def test_users_of_both_domains_alone_lose_their_target_items_in_training():
+    graph = linked_graph()
+    model = CrossDomainKGAT.from_graph(graph, dim=8, target_dropout=1.0)
+    source, target = (torch.where(mask)[0] for mask in (~model.in_target, model.in_target))
+    histories = Histories.from_lists([[int(source[0]), int(target[0])], [int(target[1])], [int(source[2])]])
+    assert model._hidden(histories, torch.Generator()).tolist() == [False, True, False, False]
+    model.target_dropout = 0.0
+    assert not model._hidden(histories, torch.Generator()).any()
 
 
 def test_a_trained_start_is_kept_and_a_frozen_encoder_stays():
@@ -152,7 +162,7 @@ def test_knowledge_crosses_over_shared_entities():
         torch.manual_seed(0)
         model = CrossDomainKGAT.from_graph(graph, dim=16, num_negatives=60)
         Trainer(TrainConfig(epochs=30, batch_size=32, learning_rate=0.01, refit=False), quiet=True).fit(
-            model, carve_valid(graph.with_split(None)), NoEvaluation()
+            model, carve_valid(graph), NoEvaluation()
         )
         target = linked.target
         scores = score(model, train_histories(target))[:, : target.num_items]
