@@ -98,3 +98,11 @@ def test_precision_recall_goes_by_level():
     assert legend(ax) == ["EASE"]
     with pytest.raises(ArgumentError, match=r"models\['EASE'\] holds no pr_curve@LEVEL"):
         precision_recall({"EASE": {"recall@20": 0.3}}, ABOUT)
+
+
+def test_curves_may_fall_below_zero():
+    lines = {"attention": {1: Figure(-0.1, -0.2, 0.0), 2: Figure(0.1, 0.0, 0.2)}}
+    ax = metric_curves(lines, "films removed", "drop in score", ABOUT)
+    assert ax.get_ylim()[0] < -0.2
+    above = metric_curves({"EASE": {1: Figure(0.3)}}, "films", "NDCG@10", ABOUT)
+    assert above.get_ylim()[0] == 0
