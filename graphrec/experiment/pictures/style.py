@@ -69,7 +69,7 @@ def new_axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
 def set_title(ax: Axes, heading: str, about: About) -> None:
     """Put the heading in bold above the axes, and below it where the numbers come from."""
     # Before it is laid out, a figure has wider margins than after.
-    characters = int(1.15 * ax.get_position().width * ax.get_figure(root=True).get_figwidth() / CHARACTER)
+    characters = int(1.15 * ax.bbox.width / ax.figure.dpi / CHARACTER)
     lines = textwrap.wrap(str(about), characters + 10)
     ax.annotate(
         plain("\n".join(lines)),
