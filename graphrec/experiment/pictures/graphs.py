@@ -99,7 +99,7 @@ def graph_schema(graph: RecGraph, about: About | None = None, most: int = 8, ax:
         >>> from kg_loaders.synthetic import planted
         >>> ax = graph_schema(planted())
         >>> [text.get_text() for text in ax.texts][:3]
-        ['user\n120', 'item\n83', 'entity\n23']
+        ['user\n120', 'item\n80', 'entity\n11']
     """
     check_range("most", most, 1)
     head, relation, tail = graph.triples.T
