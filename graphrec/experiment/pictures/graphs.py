@@ -170,7 +170,8 @@ def neighbourhood(
         raise ArgumentError(f"item must be within 0..{graph.num_items - 1}, got {item}")
     head, _, tail = graph.triples.T
     near = {int(t): _words(graph.relations.id_of(int(r))) for _, r, t in graph.triples[head == item]}
-    near |= {int(h): _words(graph.relations.id_of(int(r))) for h, r, _ in graph.triples[tail == item]}
+    for h, r, _ in graph.triples[tail == item]:
+        near.setdefault(int(h), _words(graph.relations.id_of(int(r))))  # its own relation says it better
     near.pop(item, None)
     others = {entity: _items_of(graph, entity, item) for entity in near}
     if attention is None:
