@@ -1,4 +1,4 @@
-# The two commands of this project: `make demo` and `make test`. Each does all of its own set-up.
+# The commands of this project: `make demo`, `make test` and `make notebooks`. Each does all of its own set-up.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -6,10 +6,14 @@ INSTALLED := .venv/.installed
 # Threads that spin while they wait make a busy machine many times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types imports unit clean
+.PHONY: demo notebooks test lint types imports unit clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py
+
+# Every notebook in full, from a clean kernel, to HTML in build/notebooks.
+notebooks: $(INSTALLED)
+	$(BIN)/python scripts/run_notebooks.py
 
 test: lint types imports unit
 

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 
 from graphrec.errors import ArgumentError, check_choice
 from graphrec.experiment.files import write, write_text
+from graphrec.experiment.pictures.style import BLUE, GREEN, GREY, ORANGE
 
-# Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
-COLOURS = {"full": "#0072B2", "none": "#E69F00", "shuffled": "#009E73", "": "#555555"}
+COLOURS = {"full": BLUE, "none": ORANGE, "shuffled": GREEN, "": GREY}
 KG_NAMES = {"full": "with KG", "none": "no KG", "shuffled": "shuffled KG", "": "uses no KG"}
 
 PLOT_DPI = 150

@@ -1,9 +1,11 @@
-"""What training shows: a bar on a terminal, plain lines when piped, or nothing."""
+"""What training shows: a bar on a terminal or in a notebook, plain lines when piped, or nothing."""
 
 from __future__ import annotations
 
+import html
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -15,7 +17,7 @@ REFRESH_SECONDS = 0.1
 
 
 class Progress:
-    """Shows nothing; the base of the two that do.
+    """Shows nothing; the base of those that do.
 
     Args:
         select_by: The one validation metric that is shown.
@@ -159,15 +161,80 @@ class RichProgress(Progress):
             self._bar.stop()
 
 
+class NotebookProgress(Progress):
+    """Draws one bar a phase below the cell that trains, updated in place: the browser's own, without widgets.
+
+    Args:
+        select_by: The one validation metric that is shown.
+    """
+
+    def __init__(self, select_by: str) -> None:
+        super().__init__(select_by)
+        self._output: Any = None
+        self._phase = ""
+        self._num_steps = 0
+        self._shown = 0.0
+        self._best = ""
+
+    def start(self, phase: str, num_epochs: int, num_steps: int) -> None:
+        """Begin the phase's bar."""
+        super().start(phase, num_epochs, num_steps)
+        self._phase, self._num_steps, self._best = phase, num_steps, ""
+        self._output = self._display(self._bar(0, f"0/{num_epochs}"))
+
+    def step(self, epoch: int, step: int, loss: float) -> None:
+        """Move the bar, at most ten times a second."""
+        now = time.monotonic()
+        if now - self._shown < REFRESH_SECONDS or self._output is None:
+            return
+        self._shown = now
+        words = f"{epoch + 1}/{self.num_epochs}  loss {loss:.4f}{self._best}"
+        self._output.update(self._bar(epoch * self._num_steps + step, words), raw=True)
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Show the epoch's loss and validation value; a model without epochs gets a line instead."""
+        if self._output is None:
+            self.note(self.line(record))
+            return
+        if record["valid"] is not None:
+            self._best = f"  {self.select_by} {record['valid'][self.select_by]:.4f}"
+        words = f"{record['epoch']}/{self.num_epochs}  loss {record['loss']:.4f}{self._best}"
+        self._output.update(self._bar(record["epoch"] * self._num_steps, words), raw=True)
+
+    def note(self, text: str) -> None:
+        """Print the text below the cell."""
+        print(text)
+
+    def _bar(self, done: int, words: str) -> dict[str, str]:
+        total = max(self.num_epochs * self._num_steps, 1)
+        text = f"{self._phase} {words}"
+        bar = f'<progress value="{done}" max="{total}" style="width: 16em"></progress>'
+        return {"text/plain": text, "text/html": f"{bar} <code>{html.escape(text)}</code>"}
+
+    def _display(self, content: dict[str, str]) -> Any:
+        from IPython.display import display
+
+        show: Callable[..., Any] = display  # IPython annotates nothing
+        return show(content, raw=True, display_id=True)
+
+
+def in_notebook() -> bool:
+    """Whether this process is a notebook's kernel."""
+    shell = sys.modules.get("IPython")  # whoever runs in one has it loaded
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
 def make_progress(select_by: str, quiet: bool = False, stream: TextIO | None = None) -> Progress:
-    """Return what suits the stream: a bar on a terminal, lines when piped, nothing when ``quiet``.
+    """Return what suits the place: a bar on a terminal or in a notebook, lines when piped, nothing when ``quiet``.
 
     Args:
         select_by: The one validation metric that is shown.
         quiet: Show nothing.
         stream: Standard error unless told otherwise: standard output is for results.
     """
-    stream = sys.stderr if stream is None else stream
     if quiet:
         return Progress(select_by)
+    if stream is None and in_notebook():
+        return NotebookProgress(select_by)
+    stream = sys.stderr if stream is None else stream
     return RichProgress(select_by, stream) if stream.isatty() else PlainProgress(select_by, stream)

@@ -12,6 +12,7 @@ PACKAGES = (
     "graphrec.evaluation",
     "graphrec.evaluation.metrics",
     "graphrec.experiment",
+    "graphrec.experiment.pictures",
     "graphrec.layers",
     "graphrec.layers.ops",
     "graphrec.losses",
