@@ -3,6 +3,7 @@
 from graphrec.evaluation.evaluator import DEFAULT_METRICS, Evaluation, Evaluator
 from graphrec.evaluation.metrics import METRICS, Metric
 from graphrec.evaluation.ranking import rank_all
+from graphrec.evaluation.sampled import evaluate_sampled
 from graphrec.evaluation.significance import (
     Interval,
     PairedTest,
@@ -24,6 +25,7 @@ __all__ = [
     "Metric",
     "PairedTest",
     "combined_interval",
+    "evaluate_sampled",
     "holm",
     "paired_bootstrap",
     "paired_bootstrap_rows",

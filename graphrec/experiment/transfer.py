@@ -24,13 +24,23 @@ from graphrec.experiment.files import write_text
 from graphrec.experiment.reading import read_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
 from graphrec.experiment.runner import RUNS, peak_memory_mb, reset_peak_memory
-from graphrec.models import MODELS, CrossDomainKGAT, InductiveKGAT
+from graphrec.models import (
+    EASE,
+    IALS,
+    Blend,
+    ContentKNN,
+    CrossDomainKGAT,
+    DualEASE,
+    InductiveKGAT,
+    LightGCN,
+    Popularity,
+)
 from graphrec.models.base import Recommender
 from graphrec.training import TrainConfig, Trainer
 from kg_loaders import LinkedPair, RecGraph, link, registry
 from kg_loaders.splits import carve_valid
 
-SETTINGS = ("target-only", "joint", "fine-tuned", "frozen-items", "zero-shot")
+SETTINGS = ("target-only", "target-only+ease", "joint", "joint+ease", "fine-tuned", "frozen-items", "zero-shot")
 COMPARATORS = (
     "popularity",
     "popularity-union",
@@ -48,7 +58,9 @@ NUM_SAMPLES = 5_000  # resamples of the users
 
 LABELS = {
     "target-only": "InductiveKGAT, target only",
+    "target-only+ease": "InductiveKGAT + EASE, target only",
     "joint": "InductiveKGAT, source + target",
+    "joint+ease": "InductiveKGAT + EASE, source + target",
     "fine-tuned": "InductiveKGAT, source, then target",
     "frozen-items": "InductiveKGAT, items frozen after source",
     "zero-shot": "InductiveKGAT, source only (zero-shot)",
@@ -87,6 +99,7 @@ class TransferStudy:
 
     - ``target-only``: :class:`InductiveKGAT` on the target.
     - ``joint``: one :class:`CrossDomainKGAT` on the union.
+    - ``target-only+ease``, ``joint+ease``: the same, blended with EASE on the same graph (:class:`Blend`).
     - ``fine-tuned``: trained on the source, then on with the target's users at a lower learning rate.
     - ``frozen-items``: the same, but only what a history's items weigh is trained on, and the gates of the domains.
     - ``zero-shot``: trained on the source alone; target users' histories are read, and no target pair is learned from.
@@ -120,6 +133,7 @@ class TransferStudy:
         self.trains = dict(trains or {})
         self.quiet = quiet
         self._before: tuple[int, Fitted] | None = None
+        self._penalties: dict[str, float] = {}  # that EASE chose, by comparator
 
     def fit(self, setting: str, seed: int = 0) -> Fitted:
         """Return a model fitted in one of :data:`SETTINGS` or :data:`COMPARATORS`.
@@ -130,7 +144,9 @@ class TransferStudy:
         check_choice("setting", setting, (*SETTINGS, *COMPARATORS))
         settings: dict[str, Callable[[int], Fitted]] = {
             "target-only": self._target_only,
+            "target-only+ease": lambda seed: self._with_ease("target-only", seed),
             "joint": self._joint,
+            "joint+ease": lambda seed: self._with_ease("joint", seed),
             "fine-tuned": lambda seed: self._after_source(seed, frozen=False),
             "frozen-items": lambda seed: self._after_source(seed, frozen=True),
             "zero-shot": self._zero_shot,
@@ -144,12 +160,25 @@ class TransferStudy:
         return Evaluator(wanted, seed=seed, candidates=self.pair.target.num_items)
 
     def _target_only(self, seed: int) -> Fitted:
-        own = {k: v for k, v in self.options.items() if k not in CROSS_OPTIONS}
-        return self._fit(InductiveKGAT.from_graph(self.pair.target, **own), self.pair.target, self.train, seed)
+        return self._fit(self._model("target-only"), self.pair.target, self.train, seed)
 
     def _joint(self, seed: int) -> Fitted:
-        model = CrossDomainKGAT.from_graph(self.pair.union, **self.options)
-        return self._fit(model, self.pair.union, self.train, seed)
+        return self._fit(self._model("joint"), self.pair.union, self.train, seed)
+
+    def _model(self, setting: str) -> InductiveKGAT:
+        if setting == "joint":
+            return CrossDomainKGAT.from_graph(self.pair.union, **self.options)
+        own = {k: v for k, v in self.options.items() if k not in CROSS_OPTIONS}
+        return InductiveKGAT.from_graph(self.pair.target, **own)
+
+    def _with_ease(self, setting: str, seed: int) -> Fitted:
+        """Fit the blend; the penalty of EASE is the one that EASE alone chooses."""
+        comparator = "ease-union" if setting == "joint" else "ease"
+        if comparator not in self._penalties:
+            self._comparator(comparator, seed)
+        graph = self.pair.union if setting == "joint" else self.pair.target
+        ease = _ease(graph)(graph.num_items, self._penalties[comparator])
+        return self._fit(Blend(self._model(setting), ease), graph, self.train, seed)
 
     def _zero_shot(self, seed: int) -> Fitted:
         if self._before is None or self._before[0] != seed:
@@ -183,16 +212,28 @@ class TransferStudy:
         kind = setting.removesuffix("-union")
         if kind == "content-knn" and not graph.num_triples:
             raise ArgumentError(f"setting must not be 'content-knn': {graph.name!r} has no knowledge graph")
-        wide = graph.num_items > graph.num_users
-        names = {"popularity": "Popularity", "ease": "DualEASE" if wide else "EASE", "cmf": "IALS"}
-        names |= {"light-gcn": "LightGCN", "content-knn": "ContentKNN"}
-        model = MODELS[names[kind]].from_graph(graph)
-        return self._fit(model, graph, self.trains.get(setting, self.trains.get(kind, self.train)), seed)
+        kinds: dict[str, type[Recommender]] = {
+            "popularity": Popularity,
+            "ease": _ease(graph),
+            "cmf": IALS,
+            "light-gcn": LightGCN,
+            "content-knn": ContentKNN,
+        }
+        model = kinds[kind].from_graph(graph)
+        fitted = self._fit(model, graph, self.trains.get(setting, self.trains.get(kind, self.train)), seed)
+        if isinstance(model, EASE | DualEASE):
+            self._penalties[setting] = model.chosen_l2
+        return fitted
 
     def _fit(self, model: Recommender, graph: RecGraph, train: TrainConfig, seed: int) -> Fitted:
         start = time.perf_counter()
         Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, self.evaluator(seed=seed))
         return Fitted(model, graph, time.perf_counter() - start)
+
+
+def _ease(graph: RecGraph) -> type[EASE | DualEASE]:
+    """Return the form of EASE that inverts the smaller matrix."""
+    return DualEASE if graph.num_items > graph.num_users else EASE
 
 
 def compare_transfer(

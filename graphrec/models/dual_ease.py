@@ -71,12 +71,16 @@ class DualEASE(ClosedFormRecommender):
         """Make an unfitted model for a graph's items; options are the constructor's keyword arguments."""
         return cls(graph.num_items, **options)
 
+    @property
+    def chosen_l2(self) -> float:
+        """The penalty that is used: the one chosen on validation, or else the one in the middle."""
+        return float(self.chosen) if self.chosen.numel() else self.l2[len(self.l2) // 2]
+
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Invert, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`."""
         self.check_items(histories)
-        held = float(self.chosen) if self.chosen.numel() else self.l2[len(self.l2) // 2]
         if validate is None or len(self.l2) == 1:
-            self._solve(histories, held)
+            self._solve(histories, self.chosen_l2)
             return {}
         values = {}
         for l2 in self.l2:
@@ -118,5 +122,5 @@ class DualEASE(ClosedFormRecommender):
         wide[histories.rows, histories.items] = 1.0
         seen = torch.sparse.mm(matrix, wide.t()).t() @ self.kernel  # x X^T M, [batch_size, num_users]
         product = wide - torch.sparse.mm(matrix.t(), seen.t()).t()
-        scores: Tensor = wide - product / (float(self.chosen) * self.diagonal)
+        scores: Tensor = wide - product / (self.chosen_l2 * self.diagonal)
         return scores
