@@ -74,3 +74,15 @@ def test_cold_items_lose_all_interactions_and_their_recall_is_counted_among_them
     assert script.recall(Knowing(graph), graph, cold, k=3, seed=0) == 1.0
     by_chance = script.recall(None, graph, cold, k=3, seed=0)
     assert 0.2 < by_chance < 0.6  # three of eight
+
+
+def test_the_transfer_script_measures_cold_and_warm_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(write_planted(tmp_path / name)) for name in ("near", "far")]  # the same users and items
+    options = ["--model.dim=4", "--train.epochs=1", "--train.batch_size=8", "--train.select_by=ndcg@10"]
+    words = ["--settings", "popularity,joint", "--seeds", "1", "--cold", "0.5"]
+    load("measure_transfer").main([*folders, *words, *options])
+    printed = capsys.readouterr().out
+    for row in ("popularity cold", "popularity warm", "joint cold", "joint warm", "hr@10 of 1000"):
+        assert row in printed
+    with pytest.raises(SystemExit):
+        load("measure_transfer").main([*folders, "--settings", "jiont"])
