@@ -9,6 +9,7 @@ from kg_loaders.errors import (
     UnknownIdError,
 )
 from kg_loaders.graph import SPLITS, Feature, Interactions, RecGraph, sort_interactions
+from kg_loaders.linking import LinkedPair, link
 from kg_loaders.registry import load
 from kg_loaders.vocabulary import Vocabulary
 
@@ -20,10 +21,12 @@ __all__ = [
     "GraphError",
     "Interactions",
     "KGLoaderError",
+    "LinkedPair",
     "RecGraph",
     "UnknownDatasetError",
     "UnknownIdError",
     "Vocabulary",
+    "link",
     "load",
     "sort_interactions",
 ]

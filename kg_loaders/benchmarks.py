@@ -144,6 +144,13 @@ _S3REC = (
     "and Substitutes. SIGIR."
 )
 
+_DISENCDR = (
+    "Jiangxia Cao, Xixun Lin, Xin Cong, Jing Ya, Tingwen Liu and Bin Wang. 2022. DisenCDR: Learning Disentangled "
+    "Representations for Cross-Domain Recommendation. SIGIR. Original data: Julian McAuley et al. 2015. Image-based "
+    "Recommendations on Styles and Substitutes. SIGIR."
+)
+
+_DISENCDR_REPOSITORY = ("cjx96/DisenCDR", "4e6d60bad4d5185c99ab60423b48f87f88aa03a3")
 _KGIN_REPOSITORY = ("huangtinglin/Knowledge_Graph_based_Intent_Network", "0e4351716d4999b3f00715f764f0afe18048cf62")
 _KGAT_REPOSITORY = ("xiangwang1223/knowledge_graph_attention_network", "c03737be46ac26a0b5431efe149828e982ffbbfb")
 _MCCLK_REPOSITORY = ("CCIIPLab/MCCLK", "4b0d2843b73adbe816a7a5bb1788b4f4bcd777f4")
@@ -159,6 +166,18 @@ def _s3rec(title: str, stem: str, sequences: str, attributes: str) -> Benchmark:
         licence=NOT_STATED,
         citation=_S3REC,
         homepage=f"https://github.com/{_S3REC_REPOSITORY[0]}",
+    )
+
+
+def _disencdr(title: str, folder: str, train: str, test: str, test_original: str) -> Benchmark:
+    sha256 = {"train.txt": train, "test.txt": test, "test_original.txt": test_original}
+    return Benchmark(
+        title=title,
+        layouts=(Layout("pair_text", f"disencdr/{folder}", tuple(sha256)),),
+        source=_github(*_DISENCDR_REPOSITORY, f"dataset/{folder}", sha256),
+        licence="MIT (as stated by the DisenCDR repository); the makers of the original data hold their own terms",
+        citation=_DISENCDR,
+        homepage=f"https://github.com/{_DISENCDR_REPOSITORY[0]}",
     )
 
 
@@ -230,6 +249,34 @@ BENCHMARKS: dict[str, Benchmark] = {
         citation=_MCCLK + " Original data: Cai-Nicolas Ziegler et al. 2005. Improving Recommendation Lists Through "
         "Topic Diversification. WWW.",
         homepage=f"https://github.com/{_MCCLK_REPOSITORY[0]}",
+    ),
+    "disencdr-electronic-phone": _disencdr(
+        "Amazon Electronics of users who also buy phones, DisenCDR version",
+        "electronic_phone",
+        "cb09610ab143478097937c235c4932fe39b5c664d434dd5abba3c5eb5d75f028",
+        "322a8e4c7b5d10e2a3d91dbb2d7833eaf2ba684f4c5109dc1ea4e6ee08119c46",
+        "b513255035eb30808e9cc396b180f48df7e6bbd6726ed7415c00f0aab78ba565",
+    ),
+    "disencdr-phone-electronic": _disencdr(
+        "Amazon Cell Phones of users who also buy electronics, DisenCDR version",
+        "phone_electronic",
+        "a439eb3fdf4d08e58da1d86e1f711cf0acf59f28944d347ad4b3fb9454df54f9",
+        "a3d0d2fb03c25994c3509af3acc6eeca5009b00751f9b12e28fdf52843a027c6",
+        "9e7f12e47f649c721bbe4e45e49d59e3b4cf4aecea0f2f45ac007fa188077b65",
+    ),
+    "disencdr-phone-sport": _disencdr(
+        "Amazon Cell Phones of users who also buy sports goods, DisenCDR version",
+        "phone_sport",
+        "d38cd0da5379bbec03a19cc3eb95a8b52caeeb179dfb515ba2d894b1e193572d",
+        "1665b2846c5011ca870ff79bcfb3cc632aa3eeaa6ea9853ee45549ac0858b444",
+        "17894bfdd8daecda579ca2f454b4a1282187efc52705b731dd16893c44a0abdb",
+    ),
+    "disencdr-sport-phone": _disencdr(
+        "Amazon Sports of users who also buy phones, DisenCDR version",
+        "sport_phone",
+        "c55f3f576465795163f45cdb6df9484626dfbb12799393a7d06e4401cfcb6f3a",
+        "5ff3bc25da94612e7a35672edba277c4acc497cc8d87d268bca891e64dc98640",
+        "78cd3e7fa755fc0c7ffe10ab61a20f3626ed81b099dfc633b08e59cf83dcc535",
     ),
     "last-fm": Benchmark(
         title="Last-FM, KGAT split (40 % of its published test pairs also stand in its train)",

@@ -72,6 +72,7 @@ FORMATS: dict[str, Format] = {
     for name, module in (
         ("movielens", "movielens"),
         ("labelled_text", "formats.labelled_text"),
+        ("pair_text", "formats.pair_text"),
         ("kgat_text", "formats.kgat_text"),
         ("recbole_atomic", "formats.recbole_atomic"),
         ("sequence_text", "formats.sequence_text"),

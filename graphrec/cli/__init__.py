@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train a model, measure it, and save the run",
     "evaluate": "measure a run",
     "compare": "train several models on one split and test their differences",
+    "transfer": "link a source to a target and test what it is worth there",
     "tune": "search a model's settings on the validation part",
     "recommend": "rank items for a user, a stranger, or all users",
     "explain": "say why an item is recommended",

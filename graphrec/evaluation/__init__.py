@@ -4,6 +4,7 @@ from graphrec.evaluation.evaluator import DEFAULT_METRICS, Evaluation, Evaluator
 from graphrec.evaluation.fidelity import Fidelity, agreement, fidelity
 from graphrec.evaluation.metrics import METRICS, Metric
 from graphrec.evaluation.ranking import rank_all
+from graphrec.evaluation.sampled import evaluate_sampled
 from graphrec.evaluation.significance import (
     Interval,
     PairedTest,
@@ -27,6 +28,7 @@ __all__ = [
     "PairedTest",
     "agreement",
     "combined_interval",
+    "evaluate_sampled",
     "fidelity",
     "holm",
     "paired_bootstrap",

@@ -80,9 +80,12 @@ class Evaluator:
         seed: Decides the order of ties.
         batch_size: Users scored at once; when not given, chosen by
             :func:`~graphrec.evaluation.ranking.default_batch_size`.
+        candidates: Only the first so many items are ranked, such as those of a linked pair's target; all when not
+            given. Metrics of the whole catalogue or of the whole ranking do not go with it.
 
     Raises:
-        ArgumentError: No metric, an unknown one, a bad cut-off, or a bad batch size.
+        ArgumentError: No metric, an unknown one, a bad cut-off, batch size or number of candidates, or a metric that
+            does not go with candidates.
 
     Example:
         >>> from graphrec.models import Popularity
@@ -95,7 +98,13 @@ class Evaluator:
         (['coverage@10', 'recall@10'], 120, 0)
     """
 
-    def __init__(self, metrics: Sequence[str] = DEFAULT_METRICS, seed: int = 0, batch_size: int | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Sequence[str] = DEFAULT_METRICS,
+        seed: int = 0,
+        batch_size: int | None = None,
+        candidates: int | None = None,
+    ) -> None:
         if isinstance(metrics, str) or not metrics:
             raise ArgumentError(f"metrics must be a list of names such as ['recall@20'], got {metrics!r}")
         if batch_size is not None:
@@ -103,8 +112,14 @@ class Evaluator:
         self.metrics: dict[str, tuple[Metric, int | float | None]] = {
             full: parse(full) for name in metrics for full in expand(name)
         }
+        if candidates is not None:
+            check_range("candidates", candidates, low=1)
+            for name, (metric, _) in self.metrics.items():
+                if metric.scope != "user" or metric.needs_scores:
+                    raise ArgumentError(f"metrics must look at the head of a list alone with candidates, got {name!r}")
         self.seed = seed
         self.batch_size = batch_size
+        self.candidates = candidates
 
     def evaluate(self, model: Recommender, graph: RecGraph, split: Split = "test") -> Evaluation:
         """Rank all items for all users of ``split`` and measure the rankings.
@@ -153,6 +168,8 @@ class Evaluator:
         places = torch.empty(2, int(num_relevant.sum()) if needs_scores else 0, dtype=torch.int64)
         row = pair = 0
         for part, batch, scores in score_batches(model, history, users, self.batch_size):
+            if self.candidates is not None:
+                scores = _only_first(scores, self.candidates)
             items[row : row + len(part)] = best(model, scores, depth, batch, self.seed)[0]
             row += len(part)
             if needs_scores:
@@ -165,6 +182,12 @@ class Evaluator:
             placed = RelevantScores(rows, places[0], places[1], model.num_items - history.lengths[users])
         popularity = torch.bincount(history.items, minlength=model.num_items)
         return Ranking(items, _hits(items, users, relevant, model.num_items), num_relevant, popularity, placed)
+
+
+def _only_first(scores: Tensor, num_candidates: int) -> Tensor:
+    """Return the scores with all other items at ``-inf``; a copy, since a model may hand out its own memory."""
+    rest = scores.new_full((len(scores), max(scores.size(1) - num_candidates, 0)), -math.inf)
+    return torch.cat([scores[:, :num_candidates], rest], dim=1)
 
 
 def _hits(items: Tensor, users: Tensor, relevant: Histories, num_items: int) -> Tensor:

@@ -11,12 +11,29 @@ if TYPE_CHECKING:
     from graphrec.experiment.comparison import compare
     from graphrec.experiment.folder import RunFolder
     from graphrec.experiment.runner import run
+    from graphrec.experiment.transfer import TransferStudy, compare_transfer
 
-__all__ = ["DataConfig", "EvalConfig", "ModelConfig", "RunConfig", "RunFolder", "compare", "run"]
+__all__ = [
+    "DataConfig",
+    "EvalConfig",
+    "ModelConfig",
+    "RunConfig",
+    "RunFolder",
+    "TransferStudy",
+    "compare",
+    "compare_transfer",
+    "run",
+]
 
 # Loaded on first use: the command line reads a configuration without waiting for torch. A function must not share
 # its module's name, for importing the module would put the module in the function's place.
-_HOMES = {"RunFolder": "folder", "compare": "comparison", "run": "runner"}
+_HOMES = {
+    "RunFolder": "folder",
+    "TransferStudy": "transfer",
+    "compare": "comparison",
+    "compare_transfer": "transfer",
+    "run": "runner",
+}
 
 
 def __getattr__(name: str) -> Any:

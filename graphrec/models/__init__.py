@@ -6,6 +6,8 @@ from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.cke import CKE
 from graphrec.models.content_ease import ContentEASE
 from graphrec.models.content_knn import ContentKNN
+from graphrec.models.cross_domain_kgat import CrossDomainKGAT
+from graphrec.models.dual_ease import DualEASE
 from graphrec.models.ease import EASE
 from graphrec.models.ials import IALS
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -24,6 +26,8 @@ MODELS: dict[str, type[Recommender]] = {
     "CKE": CKE,
     "ContentEASE": ContentEASE,
     "ContentKNN": ContentKNN,
+    "CrossDomainKGAT": CrossDomainKGAT,
+    "DualEASE": DualEASE,
     "EASE": EASE,
     "IALS": IALS,
     "InductiveKGAT": InductiveKGAT,
@@ -51,6 +55,8 @@ __all__ = [
     "ClosedFormRecommender",
     "ContentEASE",
     "ContentKNN",
+    "CrossDomainKGAT",
+    "DualEASE",
     "GradientRecommender",
     "InductiveKGAT",
     "ItemKNN",

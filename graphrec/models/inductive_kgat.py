@@ -219,15 +219,8 @@ class InductiveKGAT(GradientRecommender):
         Raises:
             ArgumentError: The graph has no such feature, or no modality is text that could be tuned.
         """
-        check_range("tune_text", tune_text, low=0)
-        content = content_of(graph, modalities, text_encoder)
-        if tune_text:
-            texts = {name: text for name in modalities if (text := text_of(graph, name)) is not None}
-            if not texts:
-                raise ArgumentError(f"tune_text={tune_text} needs a modality of text, got {list(modalities)}")
-            options["tuned"] = {name: TunedText(text, text_encoder, tune_text) for name, text in texts.items()}
-        triples = torch.from_numpy(graph.triples)
-        return cls(graph.num_items, graph.num_relations, triples, content=content, **options)
+        options |= content_options(graph, modalities, text_encoder, tune_text)
+        return cls(graph.num_items, graph.num_relations, torch.from_numpy(graph.triples), **options)
 
     @classmethod
     def configured_by(cls) -> tuple[Callable[..., Any], ...]:
@@ -471,6 +464,18 @@ class InductiveKGAT(GradientRecommender):
             return None, items
         rows, place = torch.unique(items, return_inverse=True)
         return rows, place
+
+
+def content_options(graph: RecGraph, modalities: Sequence[str], text_encoder: str, tune_text: int) -> dict[str, Any]:
+    """Return the constructor's ``content`` and ``tuned`` of item features; see :meth:`InductiveKGAT.from_graph`."""
+    check_range("tune_text", tune_text, low=0)
+    options: dict[str, Any] = {"content": content_of(graph, modalities, text_encoder)}
+    if tune_text:
+        texts = {name: text for name in modalities if (text := text_of(graph, name)) is not None}
+        if not texts:
+            raise ArgumentError(f"tune_text={tune_text} needs a modality of text, got {list(modalities)}")
+        options["tuned"] = {name: TunedText(text, text_encoder, tune_text) for name, text in texts.items()}
+    return options
 
 
 class _ItemParts(NamedTuple):

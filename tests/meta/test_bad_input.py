@@ -110,6 +110,7 @@ ITEMS = {
         f"{FORMAT_TESTS}/test_fuzz.py::test_movielens",
         f"{FORMAT_TESTS}/test_labelled_text.py::test_only_format_errors_come_out_of_near_misses",
         f"{FORMAT_TESTS}/test_nx.py::test_only_format_errors_come_out",
+        f"{FORMAT_TESTS}/test_pair_text.py::test_only_format_errors_come_out_of_near_misses",
         "kg_loaders/test_rdfstream.py::test_only_format_errors_come_out",
     ),
     "errors are one line": ("graphrec/test_cli.py::test_errors_are_one_line",),
@@ -122,6 +123,7 @@ FILES = {
         "movies.dat": b"9\tHeat\tCrime\n10\tAlien\tHorror\n",
     },
     "labelled_text": {"ratings_final.txt": b"2\t1\t1\n2\t3\t1\n5\t3\t0\n", "kg_final.txt": b"1\t0\t7\n3\t0\t7\n"},
+    "pair_text": {"train.txt": b"2\t10\t1\n7\t9\t1\n", "test.txt": b"2\t9\t1\n", "test_original.txt": b"2\t9\t1\n"},
     "kgat_text": {"train.txt": b"0 0 2\n1 1\n", "test.txt": b"1 0\n", "kg_final.txt": b"0 0 3\n2 0 3\n"},
     "recbole_atomic": {
         "a.inter": b"user_id:token\titem_id:token\ttimestamp:float\n2\t10\t900\n7\t9\t800\n2\t9\t700\n",

@@ -128,3 +128,15 @@ def test_short_histories_are_measured_from_the_command_line(
     assert rows.keys() == {"Popularity", "EASE", "InductiveKGAT"}
     assert rows["Popularity"][0] == rows["Popularity"][1]
     assert all(0 <= value <= 1 for values in rows.values() for value in values)
+
+
+def test_the_transfer_script_measures_cold_and_warm_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(write_planted(tmp_path / name)) for name in ("near", "far")]  # the same users and items
+    options = ["--model.dim=4", "--train.epochs=1", "--train.batch_size=8", "--train.select_by=ndcg@10"]
+    words = ["--settings", "popularity,joint", "--seeds", "1", "--cold", "0.5"]
+    load("measure_transfer").main([*folders, *words, *options])
+    printed = capsys.readouterr().out
+    for row in ("popularity cold", "popularity warm", "joint cold", "joint warm", "hr@10 of 1000"):
+        assert row in printed
+    with pytest.raises(SystemExit):
+        load("measure_transfer").main([*folders, "--settings", "jiont"])

@@ -11,7 +11,10 @@ from reference import metrics as naive
 
 from graphrec.errors import ArgumentError
 from graphrec.evaluation import DEFAULT_METRICS, METRICS, Evaluator
+from graphrec.histories import Histories
+from graphrec.models import Popularity
 from kg_loaders import GraphError, Interactions, RecGraph, Vocabulary
+from kg_loaders.synthetic import planted
 
 EVERY = [f"{name}@{k}" for name, metric in METRICS.items() if metric.parameter == "k" for k in (1, 5, 20, 200)] + [
     "auc",
@@ -208,3 +211,26 @@ def test_a_model_on_a_gpu_is_measured_alike():
     there = Evaluator(EVERY).evaluate(FixedScores.from_graph(graph).cuda(), graph)
     assert there.metrics == pytest.approx(here.metrics, abs=1e-12)
     assert there.per_user["recall@5"].device.type == "cpu"
+
+
+# Candidates
+
+
+def test_only_candidates_are_ranked_and_metrics_of_the_catalogue_are_refused():
+    graph = planted()
+    model = Popularity.from_graph(graph)
+    model.fit(Histories.from_interactions(graph.part("train"), graph.num_users))
+    few = Evaluator(["recall@10"], candidates=40).evaluate(model, graph, split="valid")
+    held = graph.part("valid")
+    beyond = torch.from_numpy(held.user[held.item >= 40])
+    assert not few.per_user["recall@10"][torch.isin(few.users, beyond)].any()
+    every = Evaluator(["recall@10"]).evaluate(model, graph, split="valid")
+    same = Evaluator(["recall@10"], candidates=graph.num_items).evaluate(model, graph, split="valid")
+    assert torch.equal(every.per_user["recall@10"], same.per_user["recall@10"])
+    inside = ~torch.isin(few.users, beyond)
+    assert (few.per_user["recall@10"][inside] >= every.per_user["recall@10"][inside]).all()
+    for metrics in (["coverage@10"], ["auc"]):
+        with pytest.raises(ArgumentError, match="head of a list alone with candidates"):
+            Evaluator(metrics, candidates=40)
+    with pytest.raises(ArgumentError, match="candidates"):
+        Evaluator(["recall@10"], candidates=0)

@@ -1,0 +1,126 @@
+"""DualEASE: EASE for catalogues wider than the data have users."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphrec.errors import ArgumentError
+from graphrec.histories import Histories
+from graphrec.models.base import ClosedFormRecommender
+from graphrec.sparse import history_matrix
+from kg_loaders import RecGraph
+
+CHUNK = 4096  # items at once, so that no [num_users, num_items] block is held
+
+
+class DualEASE(ClosedFormRecommender):
+    r"""The scores of :class:`EASE`, from a matrix of users instead of items.
+
+    By Woodbury's identity the inverse that EASE needs is
+
+    .. math::
+        P = (X^\top X + \lambda I)^{-1} = \frac{1}{\lambda} (I - X^\top M X), \qquad M = (X X^\top + \lambda I)^{-1},
+
+    so with fewer users than items one inverts the smaller matrix, and never holds ``num_items`` squared numbers:
+    :math:`s(u, j) = x_{uj} - (x_u P)_j / P_{jj}`. The model keeps the training histories :math:`X`.
+
+    Args:
+        num_items: Number of items.
+        l2: The penalty λ, above 0; or several values, all tried on validation. Without a validation, the one in the
+            middle is used.
+
+    Raises:
+        ArgumentError: ``l2`` is empty or holds a value that is not above 0.
+
+    Example:
+        >>> model = DualEASE(num_items=3, l2=1.0)
+        >>> model.fit(Histories.from_lists([[0, 1], [0, 1], [2]]))
+        {}
+        >>> model.score(Histories.from_lists([[0]]))[0].argmax().item()
+        1
+
+    Source:
+        Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (WWW 2019), eq. 8.
+    """
+
+    kernel: Tensor
+    diagonal: Tensor
+    pairs: Tensor
+    chosen: Tensor
+
+    def __init__(
+        self, num_items: int, l2: float | Sequence[float] = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
+    ) -> None:
+        super().__init__(num_items)
+        self.l2 = tuple(float(value) for value in l2) if isinstance(l2, Sequence) else (float(l2),)
+        if not self.l2 or not all(value > 0 and math.isfinite(value) for value in self.l2):
+            raise ArgumentError(f"l2 must be a number above 0 or several of them, got {l2!r}")
+        self.register_result("kernel", None, None)  # M, [num_users, num_users]
+        self.register_result("diagonal", num_items)  # of P
+        self.register_result("pairs", 2, None, dtype=torch.int64)  # of (user, item): X
+        self.register_result("chosen", 1)
+
+    @classmethod
+    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
+        """Make an unfitted model for a graph's items; options are the constructor's keyword arguments."""
+        return cls(graph.num_items, **options)
+
+    @property
+    def chosen_l2(self) -> float:
+        """The penalty that is used: the one chosen on validation, or else the one in the middle."""
+        return float(self.chosen) if self.chosen.numel() else self.l2[len(self.l2) // 2]
+
+    def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
+        """Invert, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`."""
+        self.check_items(histories)
+        if validate is None or len(self.l2) == 1:
+            self._solve(histories, self.chosen_l2)
+            return {}
+        values = {}
+        for l2 in self.l2:
+            self._solve(histories, l2)
+            values[l2] = validate()
+        best = max(values, key=values.__getitem__)
+        self._solve(histories, best)
+        return {"l2": best}
+
+    def _solve(self, histories: Histories, l2: float) -> None:
+        self.pairs = torch.stack([histories.rows, histories.items])
+        matrix = history_matrix(histories, self.num_items)  # [num_users, num_items]
+        gram = torch.from_numpy((matrix @ matrix.T).toarray())
+        gram.diagonal().add_(l2)
+        factor, failed = torch.linalg.cholesky_ex(gram)
+        if int(failed):
+            raise ArgumentError(f"l2 must be larger for these data, got {l2}: float32 does not tell it from 0")
+        kernel = torch.cholesky_inverse(factor).contiguous()
+        columns = matrix.T.tocsr()
+        diagonal = np.empty(self.num_items, dtype=np.float32)
+        for start in range(0, self.num_items, CHUNK):
+            block = columns[start : start + CHUNK]
+            read = block.multiply(block @ kernel.numpy())  # [chunk, num_users]
+            diagonal[start : start + CHUNK] = (1 - np.asarray(read.sum(axis=1)).ravel()) / l2
+        device = self.pairs.device
+        self.kernel, self.diagonal = kernel.to(device), torch.from_numpy(diagonal).to(device)
+        self.chosen = torch.tensor([l2], device=device)
+        self.forget()
+
+    def _matrix(self, num_users: int) -> Tensor:
+        ones = torch.ones(self.pairs.size(1), device=self.pairs.device)
+        return torch.sparse_coo_tensor(self.pairs, ones, (num_users, self.num_items)).coalesce()
+
+    def score(self, histories: Histories) -> Tensor:
+        """Return what EASE would; see :meth:`Recommender.score`."""
+        self.check_ready(histories)
+        matrix = self.cached("matrix", lambda: self._matrix(len(self.kernel)))
+        wide = torch.zeros(len(histories), self.num_items, device=self.kernel.device)
+        wide[histories.rows, histories.items] = 1.0
+        seen = torch.sparse.mm(matrix, wide.t()).t() @ self.kernel  # x X^T M, [batch_size, num_users]
+        product = wide - torch.sparse.mm(matrix.t(), seen.t()).t()
+        scores: Tensor = wide - product / (self.chosen_l2 * self.diagonal)
+        return scores

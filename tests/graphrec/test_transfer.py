@@ -1,0 +1,161 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import kg_loaders
+from graphrec.cli import main
+from graphrec.errors import ArgumentError
+from graphrec.experiment.transfer import COMPARATORS, LABELS, SETTINGS, TransferStudy, compare_transfer
+from graphrec.histories import Histories
+from graphrec.models import CrossDomainKGAT, InductiveKGAT
+from graphrec.training import TrainConfig
+from kg_loaders.synthetic import planted
+
+TRAIN = TrainConfig(epochs=2, batch_size=64, learning_rate=0.01, select_by="ndcg@10")
+OPTIONS = {"dim": 8, "num_negatives": 60}
+
+
+def linked(on="user", **rest):
+    """Two planted domains, items of the source renamed; users of equal ids and all entities are the same."""
+    source, target = planted(num_users=90, seed=1), planted(num_users=60, num_items=100, seed=2)
+    own = [f"source-{id_}" for id_ in source.items]
+    source = replace(
+        source, entities=kg_loaders.Vocabulary([*own, *source.entities.ids[source.num_items :]], "entity"), name="far"
+    )
+    return kg_loaders.link(source, target, on=on, **rest)
+
+
+def test_every_setting_has_a_label():
+    assert list(LABELS) == [*SETTINGS, *COMPARATORS]
+
+
+@pytest.mark.parametrize("setting", [*SETTINGS, *COMPARATORS])
+def test_every_setting_is_measured_on_the_target_with_its_items_alone(setting):
+    if setting == "cmf":
+        pytest.importorskip("implicit", reason="the baselines extra is not installed")
+    pair = linked()
+    study = TransferStudy(pair, TRAIN, OPTIONS)
+    fitted = study.fit(setting)
+    found = study.evaluator().evaluate(fitted.model, fitted.graph, split="test")
+    wanted = np.unique(pair.target.part("test").user)
+    assert found.users.tolist() == wanted.tolist()
+    assert fitted.graph is (pair.target if fitted.model.num_items == pair.target.num_items else pair.union)
+    assert not fitted.model.training
+
+
+def test_zero_shot_learns_of_no_target_pair_and_fine_tuning_of_no_stranger():
+    pair = linked()
+    study = TransferStudy(pair, TRAIN, OPTIONS)
+    before = study.fit("zero-shot").model
+    assert isinstance(before, CrossDomainKGAT)
+    assert not before.taken[: pair.target.num_items].any()
+    tuned = study.fit("fine-tuned").model
+    trained = torch.from_numpy(np.unique(pair.target.part("train", "valid").item))
+    assert tuned.taken[trained].all()
+    frozen = study.fit("frozen-items").model
+    assert torch.equal(frozen.item, before.item)
+    assert isinstance(study.fit("target-only").model, InductiveKGAT)
+
+
+def test_one_seed_gives_one_result_whatever_was_fitted_before():
+    pair = linked()
+    alone = TransferStudy(pair, TRAIN, OPTIONS).fit("joint", seed=3).model.state_dict()
+    study = TransferStudy(pair, TRAIN, OPTIONS)
+    study.fit("zero-shot", seed=1)
+    for name, value in study.fit("joint", seed=3).model.state_dict().items():
+        assert torch.equal(alone[name], value), name
+
+
+def test_nothing_shared_cannot_be_transferred():
+    pair = linked()
+    bare = kg_loaders.link(pair.source.without_kg(), pair.target.without_kg(), on="user")
+    with pytest.raises(ArgumentError, match="shares neither items nor a knowledge graph"):
+        TransferStudy(bare, TRAIN, OPTIONS).fit("zero-shot")
+    with pytest.raises(ArgumentError, match="'content-knn': 'planted' has no knowledge graph"):
+        TransferStudy(bare, TRAIN, OPTIONS).fit("content-knn")
+
+
+def test_the_table_has_popularity_and_ease_and_tests_against_the_last_setting(tmp_path):
+    table = compare_transfer(
+        linked(), ["target-only", "joint"], seeds=[0, 1], train=TRAIN, options=OPTIONS, out=tmp_path, quiet=True
+    )
+    labels = [row.label for row in table.rows]
+    assert labels == [LABELS[name] for name in ("popularity", "ease", "ease-union", "target-only", "joint")]
+    assert [row.seeds for row in table.rows] == [(0,), (0,), (0,), (0, 1), (0, 1)]
+    assert table.reference == LABELS["joint"]
+    assert [row.p_value is None for row in table.rows] == [False] * 4 + [True]
+    for row in table.rows:
+        for figure in row.figures.values():
+            assert 0 <= figure.low <= figure.mean <= figure.high <= 1
+    assert (tmp_path / "table.md").is_file()
+
+
+def test_finished_runs_are_taken_as_they_are(tmp_path, monkeypatch):
+    options = {"seeds": [0], "train": TRAIN, "options": OPTIONS, "out": tmp_path, "quiet": True}
+    first = compare_transfer(linked(), ["joint"], **options)
+    monkeypatch.setattr(TransferStudy, "fit", lambda *_: pytest.fail("nothing is left to fit"))
+    assert compare_transfer(linked(), ["joint"], **options).to_csv() == first.to_csv()
+
+
+def test_wrong_arguments_are_named():
+    pair = linked()
+    with pytest.raises(ArgumentError, match="settings must be one of .*, got 'jiont'; did you mean 'joint'"):
+        compare_transfer(pair, ["jiont"])
+    with pytest.raises(ArgumentError, match="versus must be one of"):
+        compare_transfer(pair, ["joint"], versus="zero-shot")
+    with pytest.raises(ArgumentError, match="at least one seed"):
+        compare_transfer(pair, ["joint"], seeds=[])
+    with pytest.raises(ArgumentError, match="setting must be one of"):
+        TransferStudy(pair).fit("together")
+
+
+def test_cold_users_are_served_by_what_they_took_in_the_source():
+    """Target users without a target history: the joint model knows their genre from the source."""
+    pair = linked()
+    cold = np.arange(0, pair.target.num_users, 3)
+    train = replace(TRAIN, epochs=40, batch_size=16, patience=0, eval_every=10)
+    study = TransferStudy(pair.without_history(cold), train, {**OPTIONS, "dim": 16, "target_dropout": 0.3})
+    fitted = study.fit("joint")
+    histories = Histories.from_interactions(fitted.graph.part("train", "valid"), fitted.graph.num_users)
+    past = histories.select(torch.from_numpy(cold))
+    with torch.no_grad():
+        best = fitted.model.score(past)[:, : pair.target.num_items].topk(5).indices
+        shares = fitted.model.domain_attention(past)
+    assert torch.equal(shares[:, 0], torch.zeros(len(cold)))
+    right = best % 4 == torch.from_numpy(cold)[:, None] % 4  # the genre of an item, the taste of a user
+    assert right.float().mean() > 0.75  # chance is 0.25
+
+
+def load_by_name(graphs, monkeypatch):
+    for home in ("kg_loaders.registry.load", "graphrec.experiment.data.load"):
+        monkeypatch.setattr(home, lambda name, *_, **__: graphs[name])
+
+
+def test_the_command_prints_the_table(tmp_path, capsys, monkeypatch):
+    graphs = {"far": linked().source, "near": planted(num_users=60, num_items=100, seed=2)}
+    load_by_name(graphs, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    words = ["transfer", "far", "near", "--on", "user", "--settings", "joint", "--seeds", "1", "--model.dim", "8"]
+    assert main([*words, "--train.epochs", "1", "--out", str(tmp_path / "out"), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in table["rows"]][-1] == LABELS["joint"]
+    assert table["data"] == "far -> planted"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["far"], "transfer takes two data sets, a source and a target, got far"),
+        (["far", "near"], "transfer needs --on"),
+        (["far", "near", "--on", "user", "--settings", "jiont"], "got 'jiont'; did you mean 'joint'"),
+        (["far", "near", "--on", "user", "--threshold", "x"], "--threshold must be a number, got 'x'"),
+    ],
+)
+def test_wrong_usage_is_one_line(words, message, capsys, monkeypatch):
+    graphs = {"far": linked().source, "near": planted(num_users=60, num_items=100, seed=2)}
+    load_by_name(graphs, monkeypatch)
+    assert main(["transfer", *words]) in (1, 2)
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
