@@ -117,6 +117,61 @@ class Histories:
             self.items[mask], _offsets(lengths), self.user_index, _at(self.times, mask), _at(self.weights, mask)
         )
 
+    @cached_property
+    def from_end(self) -> Tensor:
+        """How many items of the same user come after each item, int64 ``[total]``."""
+        return self.offsets[1:][self.rows] - 1 - torch.arange(self.items.numel(), device=self.items.device)
+
+    def recent(self, length: int) -> Histories:
+        """Return the same users with their last ``length`` items at most."""
+        return self.keep(self.from_end < length) if bool((self.lengths > length).any()) else self
+
+    def next_items(self, length: int) -> tuple[Histories, Tensor]:
+        """Return what a model reads to predict each next item, and which items it should predict.
+
+        Args:
+            length: Most items of a history that are read, the most recent ones.
+
+        Returns:
+            The histories without their last item, and a mask, bool ``[total]``, of the items that follow their entries
+            one by one.
+
+        Example:
+            >>> batch = Histories.from_lists([[3, 1, 4, 1], [5]])
+            >>> read, follows = batch.next_items(length=2)
+            >>> read.items.tolist(), batch.items[follows].tolist()
+            ([1, 4], [4, 1])
+        """
+        follows = (self.from_end < length) & (self.from_end < self.lengths[self.rows] - 1)
+        return self.keep((self.from_end <= length) & (self.from_end > 0)), follows
+
+    def order(self) -> Tensor:
+        """Return the places of the items in order of time within each user, int64 ``[total]``.
+
+        Equal times, and unknown ones, stay as they are.
+        """
+        places = torch.arange(self.items.numel(), device=self.items.device)
+        if self.times is None:
+            return places
+        falls = (self.times[1:] < self.times[:-1]) & (self.rows[1:] == self.rows[:-1])
+        if not bool(falls.any()):
+            return places
+        by_time = torch.argsort(self.times, stable=True)
+        return by_time[torch.argsort(self.rows[by_time], stable=True)]
+
+    def in_order(self) -> Histories:
+        """Return the same users with their items in order of time; see :meth:`order`.
+
+        Example:
+            >>> times = torch.tensor([9.0, 5.0, 5.0])
+            >>> Histories(torch.tensor([0, 1, 2]), torch.tensor([0, 3]), times=times).in_order().items.tolist()
+            [1, 2, 0]
+        """
+        order = self.order()
+        return Histories(
+            self.items[order], self.offsets, self.user_index, _at(self.times, order), _at(self.weights, order)
+        )
+
     def strangers(self) -> Histories:
         """Return the same histories with nobody's identity."""
         return Histories(self.items, self.offsets, None, self.times, self.weights)

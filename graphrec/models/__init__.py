@@ -15,6 +15,7 @@ from graphrec.models.light_gcn import LightGCN
 from graphrec.models.mf import SoftmaxMF
 from graphrec.models.popularity import Popularity
 from graphrec.models.ripple_net import RippleNet
+from graphrec.models.sasrec import SASRec
 
 MODELS: dict[str, type[Recommender]] = {
     "BPRMF": BPRMF,
@@ -30,6 +31,7 @@ MODELS: dict[str, type[Recommender]] = {
     "LightGCN": LightGCN,
     "Popularity": Popularity,
     "RippleNet": RippleNet,
+    "SASRec": SASRec,
     "SoftmaxMF": SoftmaxMF,
 }
 """Every model that a configuration or the command line can name."""
@@ -52,5 +54,6 @@ __all__ = [
     "Popularity",
     "Recommender",
     "RippleNet",
+    "SASRec",
     "SoftmaxMF",
 ]
