@@ -6,6 +6,8 @@ GraphrecError (ValueError)
 ├── NotFittedError       a model was asked to score before it was fitted
 ├── RunError             a run folder is missing, damaged, or of another version or vocabulary
 └── ConfigError          a configuration names an unknown key, model or metric
+
+LongHistoryWarning (UserWarning)  some histories are longer than a model reads
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ class RunError(GraphrecError):
 
 class ConfigError(GraphrecError):
     """A configuration that names an unknown key, model or metric."""
+
+
+class LongHistoryWarning(UserWarning):
+    """Some histories are longer than a model reads; their most recent items are kept."""
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str], error: type[GraphrecError] = ArgumentError) -> None:

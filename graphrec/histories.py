@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError
+from graphrec.errors import ArgumentError, LongHistoryWarning
 
 if TYPE_CHECKING:
     from kg_loaders import Interactions
@@ -125,6 +126,13 @@ class Histories:
     def recent(self, length: int) -> Histories:
         """Return the same users with their last ``length`` items at most."""
         return self.keep(self.from_end < length) if bool((self.lengths > length).any()) else self
+
+    def warn_longer(self, length: int, reader: str) -> None:
+        """Say that ``reader`` keeps the last ``length`` items only, where some histories are longer."""
+        longer = int((self.lengths > length).sum())
+        if longer:
+            text = f"{reader} reads the {length} most recent items of a history; {longer} of {len(self)} are longer"
+            warnings.warn(f"{text} (max_length={length})", LongHistoryWarning, stacklevel=3)
 
     def next_items(self, length: int) -> tuple[Histories, Tensor]:
         """Return what a model reads to predict each next item, and which items it should predict.

@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from graphrec.layers.concat_fusion import ConcatFusion
     from graphrec.layers.cross_modal_attention import CrossModalAttention
     from graphrec.layers.gated_fusion import GatedFusion
-    from graphrec.layers.hstu_block import HSTUBlock
     from graphrec.layers.hetero_attention_conv import HeteroAttentionConv
     from graphrec.layers.history_attention_pooling import HistoryAttentionPooling
     from graphrec.layers.history_match import HistoryMatch
     from graphrec.layers.history_self_attention import HistorySelfAttention
+    from graphrec.layers.hstu_block import HSTUBlock
     from graphrec.layers.kgat_conv import KGATConv
     from graphrec.layers.kgcn_conv import KGCNConv
     from graphrec.layers.kgin_conv import KGINConv

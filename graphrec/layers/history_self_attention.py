@@ -16,7 +16,7 @@ from graphrec.layers.self_attention_block import SelfAttentionBlock
 class HistorySelfAttention(nn.Module):
     r"""Blocks of self-attention over ragged histories: dropout, the blocks, and for pre-norm blocks a last norm.
 
-    .. math:: s = \operatorname{LN}(\operatorname{Block}_L \circ \cdots \circ \operatorname{Block}_1(\operatorname{drop}(x + p)))
+    .. math:: s = \operatorname{LN}(B_L(\cdots B_1(\operatorname{drop}(x + p)) \cdots))
 
     with a learned vector p for each place, counted from the end of its history: a history has no fixed beginning once
     only its most recent entries are kept.

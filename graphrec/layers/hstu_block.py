@@ -97,7 +97,7 @@ class HSTUBlock(nn.Module):
         layout = as_layout(offsets, len(x))
         clock = self._clock(len(x), times)
         parts: Tensor = F.silu(self.lin_in(self.norm_in(x)))
-        gate, qkv = parts.split([self.channels, 3 * self.channels], dim=1)
+        gate, qkv = torch.split(parts, [self.channels, 3 * self.channels], dim=1)
         filled = layout.fill(qkv).view(-1, 3, self.heads, self.channels // self.heads)
         clock = None if clock is None else clock[layout.entry]
         blocks = []

@@ -1,10 +1,12 @@
 """Recommenders, from popularity to the flagship."""
 
 from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
+from graphrec.models.bert4rec import BERT4Rec
 from graphrec.models.blend import Blend
 from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.cke import CKE
 from graphrec.models.ease import EASE
+from graphrec.models.hstu import HSTU
 from graphrec.models.ials import IALS
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.models.item_knn import ItemKNN
@@ -18,10 +20,12 @@ from graphrec.models.ripple_net import RippleNet
 from graphrec.models.sasrec import SASRec
 
 MODELS: dict[str, type[Recommender]] = {
+    "BERT4Rec": BERT4Rec,
     "BPRMF": BPRMF,
     "Blend": Blend,
     "CKE": CKE,
     "EASE": EASE,
+    "HSTU": HSTU,
     "IALS": IALS,
     "InductiveKGAT": InductiveKGAT,
     "ItemKNN": ItemKNN,
@@ -40,11 +44,13 @@ __all__ = [
     "BPRMF",
     "CKE",
     "EASE",
+    "HSTU",
     "IALS",
     "KGAT",
     "KGCN",
     "KGIN",
     "MODELS",
+    "BERT4Rec",
     "Blend",
     "ClosedFormRecommender",
     "GradientRecommender",

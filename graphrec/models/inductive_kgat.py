@@ -20,6 +20,8 @@ from kg_loaders import RecGraph
 if TYPE_CHECKING:
     from graphrec.encoders import CooccurrenceEncoder, ItemEdges, KnowledgeGraphEncoder
 
+SEQUENCE_STD = 0.02  # of vectors at the start of training with self-attention, as in the published code of BERT
+
 
 class InductiveKGAT(GradientRecommender):
     r"""Attention from entities to items, and from items to users; no user has a parameter.
@@ -50,7 +52,7 @@ class InductiveKGAT(GradientRecommender):
     With ``sequence`` above 0 a user is the last state of causal self-attention over the history in order of time
     (:class:`~graphrec.layers.HistorySelfAttention`), and training asks at every place for the item that comes next,
 
-    .. math:: u = z_{|\mathcal{H}_u|}, \qquad (z_1, \ldots, z_n) = \operatorname{SelfAttention}(h_{i_1}, \ldots, h_{i_n})
+    .. math:: u = z_n, \qquad (z_1, \ldots, z_n) = \operatorname{SelfAttention}(h_{i_1}, \ldots, h_{i_n})
 
     instead of hiding items. Where a graph has no times, order is unknown, and :meth:`from_graph` pools all the same.
 
@@ -155,6 +157,7 @@ class InductiveKGAT(GradientRecommender):
         self.pool = HistoryAttentionPooling(dim)
         self.pool.requires_grad_(attend_history)
         self.max_length = max_length
+        self._told = False
         self.sequence: HistorySelfAttention | None = None
         if sequence:
             self.sequence = HistorySelfAttention(
@@ -199,10 +202,13 @@ class InductiveKGAT(GradientRecommender):
         return cls(graph.num_items, graph.num_relations, torch.from_numpy(graph.triples), **options)
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew; vectors start with a length of about 1."""
+        """Draw all weights anew; vectors start with a length of about 1, with ``sequence`` of about a sixth."""
+        # A step of Adam has a length of its own, so short vectors turn faster. The rates at which self-attention learns
+        # well are too low to turn long ones.
+        std = self.dim**-0.5 if self.sequence is None else SEQUENCE_STD
         for table in (self.item, self.candidate):
             if table is not None:
-                nn.init.normal_(table, std=self.dim**-0.5)
+                nn.init.normal_(table, std=std)
         nn.init.zeros_(self.item_bias)
         self.taken.fill_(True)
         if self.attention_bias is not None:
@@ -211,9 +217,15 @@ class InductiveKGAT(GradientRecommender):
         for encoder in (self.sequence, self.kg, self.co):
             if encoder is not None:
                 encoder.reset_parameters()
+        if self.kg is not None and self.sequence is not None:
+            with torch.no_grad():
+                self.kg.entity.mul_(std * self.dim**0.5)
 
     def prepare(self, histories: Histories) -> None:
         """Note which items were taken at all, and by the same users; see :meth:`GradientRecommender.prepare`."""
+        if self.sequence is not None and not self._told:
+            histories.warn_longer(self.max_length, type(self).__name__)
+        self._told = True
         self.taken.copy_(torch.bincount(histories.items, minlength=self.num_items) > 0)
         self.negatives = UniformNegatives(self.num_items, self.taken)
         if self.co is not None:

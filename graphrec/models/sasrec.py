@@ -6,10 +6,10 @@ from torch import Tensor
 
 from graphrec.histories import Histories
 from graphrec.layers import HistorySelfAttention
-from graphrec.models.sequential import LossName, SequentialRecommender
+from graphrec.models.sequential import CausalRecommender, LossName
 
 
-class SASRec(SequentialRecommender):
+class SASRec(CausalRecommender):
     r"""Causal self-attention over a history; its last state is the user.
 
     The published model is ``loss="bce"``, the default: one negative for each target, plain products, ReLU, no widening,
@@ -25,7 +25,8 @@ class SASRec(SequentialRecommender):
         dropout: Probability that a channel or an attention weight is dropped in training.
         widening: Width within the feed-forward networks, in multiples of ``dim``.
         loss: ``"bce"``, ``"gbce"`` or ``"softmax"``; see :class:`SequentialRecommender`.
-        num_negatives: Negatives a step of ``"gbce"`` and ``"softmax"``, shared by the batch; all items where there are no more.
+        num_negatives: Negatives a step of ``"gbce"`` and ``"softmax"``, shared by the batch; all items where there are
+            no more.
         calibration: Of ``"gbce"``, within 0..1.
         temperature: Of cosine scores; 0 for plain products.
 
@@ -69,7 +70,7 @@ class SASRec(SequentialRecommender):
         self.encoder.reset_parameters()
 
     def states(self, histories: Histories, last_only: bool = False) -> Tensor:
-        """Attend to the past from every item; see :meth:`SequentialRecommender.states`."""
+        """Attend to the past from every item; see :meth:`CausalRecommender.states`."""
         x = self.item.index_select(0, histories.items) * self.dim**0.5
         states: Tensor = self.encoder(x, histories.offsets, last_only=last_only)
         return states

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import torch
 
 from graphrec.histories import Histories
@@ -14,8 +16,7 @@ def batch(times=None):
 
 
 def lists(histories):
-    bounds = histories.offsets.tolist()
-    return [histories.items[a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [histories.items[start:stop].tolist() for start, stop in pairwise(histories.offsets.tolist())]
 
 
 def test_places_count_from_the_end():

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from cases.graphs import histories_of, planted_graph
 from cases.model_case import GradientCase
 
-from graphrec.errors import ArgumentError
+from graphrec.errors import ArgumentError, LongHistoryWarning
 from graphrec.histories import Histories
 from graphrec.losses import gbce_power
 from graphrec.models import SASRec
@@ -94,6 +94,15 @@ def test_times_out_of_order_are_sorted_and_equal_ones_stay():
     model = make().eval()
     given = Histories(torch.tensor([4, 1, 2, 3]), torch.tensor([0, 4]), times=torch.tensor([9.0, 5.0, 5.0, 7.0]))
     torch.testing.assert_close(model.score(given), model.score(Histories.from_lists([[1, 2, 3, 4]])))
+
+
+def test_histories_that_are_cut_are_told_once():
+    model = make(max_length=5)
+    with pytest.warns(
+        LongHistoryWarning, match=r"SASRec reads the 5 most recent items of a history; 1 of 4 are longer"
+    ):
+        model.prepare(HISTORIES)
+    model.prepare(HISTORIES)  # a second warning would be an error
 
 
 def test_a_graph_without_times_is_refused():
