@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_range
+from graphrec.layers.ops.biased_attention import drop
 from graphrec.layers.ops.sequences import SequenceLayout, as_layout
 from graphrec.layers.self_attention_block import SelfAttentionBlock
 
@@ -118,7 +118,7 @@ class HistorySelfAttention(nn.Module):
             ends = torch.repeat_interleave(layout.offsets[1:], lengths)
             place = ends - 1 - torch.arange(len(x), device=x.device)
             x = x + self.position.index_select(0, place.clamp_(max=len(self.position) - 1))
-        x = F.dropout(x, self.dropout, self.training)
+        x = drop(x, self.dropout, self.training)
         *first, final = self.blocks
         for block in first:
             x = block(x, layout, times)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_range
-from graphrec.layers.ops.biased_attention import biased_attention
+from graphrec.layers.ops.biased_attention import biased_attention, drop
 from graphrec.layers.ops.sequences import SequenceLayout, as_layout
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -113,7 +113,7 @@ class HSTUBlock(nn.Module):
             )
             blocks.append(found.flatten(2).flatten(0, 1))
         found = layout.empty(torch.cat(blocks)) if blocks else x[:0]
-        gated = F.dropout(self.norm_out(found) * gate, self.dropout, self.training)
+        gated = drop(self.norm_out(found) * gate, self.dropout, self.training)
         out: Tensor = x + self.lin_out(gated)
         return out
 

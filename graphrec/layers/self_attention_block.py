@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
+from graphrec.layers.ops.biased_attention import drop
 from graphrec.layers.ops.sequences import SequenceLayout, as_offsets
 from graphrec.layers.ragged_self_attention import RaggedSelfAttention
 
@@ -123,11 +124,11 @@ class SelfAttentionBlock(nn.Module):
 
     def _forward(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Add what attention brought, and the feed-forward network."""
-        y = x + F.dropout(mixed, self.dropout, self.training)
+        y = x + drop(mixed, self.dropout, self.training)
         y = y if self.norm == "pre" else self.norm_attention(y)
         hidden = self.lin_in(self.norm_forward(y) if self.norm == "pre" else y)
         hidden = F.gelu(hidden) if self.activation == "gelu" else F.relu(hidden)
-        z: Tensor = y + F.dropout(self.lin_out(hidden), self.dropout, self.training)
+        z: Tensor = y + drop(self.lin_out(hidden), self.dropout, self.training)
         return z if self.norm == "pre" else self.norm_forward(z)
 
     def __repr__(self) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import check_range
 from graphrec.histories import Histories
 from graphrec.layers import HSTUBlock
+from graphrec.layers.ops.biased_attention import drop
 from graphrec.layers.ops.sequences import SequenceLayout
 from graphrec.models.sequential import CausalRecommender, LossName
 
@@ -78,7 +78,7 @@ class HSTU(CausalRecommender):
     def states(self, histories: Histories, last_only: bool = False) -> Tensor:
         """Attend to the past from every item; see :meth:`CausalRecommender.states`."""
         x: Tensor = self.item.index_select(0, histories.items) * self.dim**0.5
-        x = F.dropout(x, self.dropout, self.training)
+        x = drop(x, self.dropout, self.training)
         layout = SequenceLayout.from_offsets(histories.offsets)
         for block in self.blocks:
             x = block(x, layout, histories.times)

@@ -13,6 +13,8 @@ from cases.model_case import GradientCase, recall
 from graphrec.errors import ArgumentError, LongHistoryWarning
 from graphrec.histories import Histories
 from graphrec.models import Blend, InductiveKGAT
+from graphrec.serving.explain import explain
+from graphrec.serving.recommender import RunRecommender
 from kg_loaders.synthetic import cold_items
 
 NO_TRIPLES = torch.empty(0, 3, dtype=torch.int64)
@@ -140,3 +142,14 @@ def test_values_that_do_not_fit_are_named():
             make(**{name: value})
     with pytest.raises(ArgumentError, match="heads must divide channels"):
         make(sequence_heads=3)
+
+
+def test_an_answer_in_order_can_be_explained():
+    graph = planted_graph()
+    recommender = RunRecommender(TestSequence().fit(graph), graph)
+    histories = recommender.histories(user_id=graph.users.id_of(3))
+    (best,) = recommender.recommend_to(histories, k=1)
+    explanation = explain(recommender, histories, best.item_index, k=100)
+    assert explanation.score == pytest.approx(best.score, abs=1e-5)
+    assert {past.item_id for past in explanation.past} == set(graph.items.ids_of(histories.items.tolist()))
+    assert explanation.sentences
