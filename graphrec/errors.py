@@ -7,7 +7,9 @@ GraphrecError (ValueError)
 ├── RunError             a run folder is missing, damaged, or of another version or vocabulary
 └── ConfigError          a configuration names an unknown key, model or metric
 
-LongHistoryWarning (UserWarning)  some histories are longer than a model reads
+UserWarning
+├── LongHistoryWarning       some histories are longer than a model reads
+└── UnorderedHistoryWarning  histories without times, for a model that could read them in order
 """
 
 from __future__ import annotations
@@ -38,6 +40,10 @@ class RunError(GraphrecError):
 
 class ConfigError(GraphrecError):
     """A configuration that names an unknown key, model or metric."""
+
+
+class UnorderedHistoryWarning(UserWarning):
+    """A model that can read histories in order got histories without times, and reads them without order."""
 
 
 class LongHistoryWarning(UserWarning):

@@ -80,9 +80,10 @@ class HSTUBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew; biases start at zero."""
-        for weight in (*self.lin_in.weight.chunk(4), self.lin_out.weight):
+        """Draw all weights anew, so that the block begins as little more than the residual; biases start at zero."""
+        for weight in self.lin_in.weight.chunk(4):
             nn.init.xavier_uniform_(weight)
+        nn.init.normal_(self.lin_out.weight, std=0.02)
         for bias in (self.lin_in.bias, self.lin_out.bias, self.position_bias, self.time_bias):
             if bias is not None:
                 nn.init.zeros_(bias)

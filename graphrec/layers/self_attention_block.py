@@ -12,6 +12,8 @@ from graphrec.layers.ops.biased_attention import drop
 from graphrec.layers.ops.sequences import SequenceLayout, as_offsets
 from graphrec.layers.ragged_self_attention import RaggedSelfAttention
 
+INITIAL_STD = 0.02  # of all weights, as in the published code of BERT
+
 
 class SelfAttentionBlock(nn.Module):
     r"""One block of a transformer, on sequences without padding.
@@ -84,12 +86,12 @@ class SelfAttentionBlock(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew."""
+        """Draw all weights anew, small, so that the block begins as little more than the residual."""
         self.attention.reset_parameters()
         for norm in (self.norm_attention, self.norm_forward):
             norm.reset_parameters()
-        for linear in (self.lin_in, self.lin_out):
-            nn.init.xavier_uniform_(linear.weight)
+        for linear in (self.attention.lin_qkv, self.attention.lin_out, self.lin_in, self.lin_out):
+            nn.init.normal_(linear.weight, std=INITIAL_STD)
             nn.init.zeros_(linear.bias)
 
     def forward(

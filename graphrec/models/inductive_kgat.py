@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphrec.errors import ArgumentError, check_range
+from graphrec.errors import ArgumentError, UnorderedHistoryWarning, check_range
 from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling, HistoryMatch, HistorySelfAttention
 from graphrec.layers.history_match import LEAST_TEMPERATURE
@@ -195,9 +196,12 @@ class InductiveKGAT(GradientRecommender):
     def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
         """Make a model for a graph's items and triples; options are the constructor's keyword arguments.
 
-        ``sequence`` counts as 0 for a graph without times: its histories are in no order.
+        ``sequence`` counts as 0 for a graph without times, with an :class:`UnorderedHistoryWarning`.
         """
-        if graph.interactions.time is None:
+        if options.get("sequence") and graph.interactions.time is None:
+            why = f"graph {graph.name!r} has no times, so histories are pooled"
+            text = f"{why}; sequence={options['sequence']} needs order"
+            warnings.warn(text, UnorderedHistoryWarning, stacklevel=2)
             options["sequence"] = 0
         return cls(graph.num_items, graph.num_relations, torch.from_numpy(graph.triples), **options)
 

@@ -13,8 +13,8 @@ class SASRec(CausalRecommender):
     r"""Causal self-attention over a history; its last state is the user.
 
     The published model is ``loss="bce"``, the default: one negative for each target, plain products, ReLU, no widening,
-    norms before. ``loss="gbce"`` with many negatives is gSASRec. ``loss="softmax"``, all or many negatives, and cosine
-    scores (``temperature``) rank far better than either on most data.
+    norms before. ``loss="gbce"`` with many negatives is gSASRec, but for negatives that all targets of a step share.
+    ``loss="softmax"`` with many negatives and cosine scores (``temperature``) ranks far better on most data.
 
     Args:
         num_items: Number of items.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from cases.graphs import histories_of, planted_graph
 from cases.model_case import GradientCase, recall
 
-from graphrec.errors import ArgumentError, LongHistoryWarning
+from graphrec.errors import ArgumentError, LongHistoryWarning, UnorderedHistoryWarning
 from graphrec.histories import Histories
 from graphrec.models import Blend, InductiveKGAT
 from graphrec.serving.explain import explain
@@ -96,7 +96,10 @@ def test_a_graph_without_times_is_pooled():
     graph = planted_graph()
     timeless = replace(graph, interactions=replace(graph.interactions, time=None))
     torch.manual_seed(0)
-    pooled = InductiveKGAT.from_graph(timeless, dim=8, sequence=2)
+    with pytest.warns(
+        UnorderedHistoryWarning, match="graph 'planted' has no times, so histories are pooled; sequence=2"
+    ):
+        pooled = InductiveKGAT.from_graph(timeless, dim=8, sequence=2)
     torch.manual_seed(0)
     plain = InductiveKGAT.from_graph(timeless, dim=8)
     assert pooled.sequence is None
