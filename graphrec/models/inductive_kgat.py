@@ -269,7 +269,7 @@ class InductiveKGAT(GradientRecommender):
         """
         if self.sequence is not None:
             read = histories.in_order().recent(self.max_length)
-            last: Tensor = self.sequence(h[read.items], read.offsets, read.times, last_only=True)
+            last: Tensor = self.sequence(self._longer(h[read.items]), read.offsets, read.times, last_only=True)
             return last
         pooled: Tensor = self.pool(h, histories.items, histories.offsets, self.attention_bias)
         return pooled
@@ -284,9 +284,8 @@ class InductiveKGAT(GradientRecommender):
         if self.sequence is not None:
             ordered = histories.in_order()
             read = ordered.recent(self.max_length)
-            _, alpha = self.sequence(
-                h[read.items], read.offsets, read.times, last_only=True, return_attention_weights=True
-            )
+            x = self._longer(h[read.items])
+            _, alpha = self.sequence(x, read.offsets, read.times, last_only=True, return_attention_weights=True)
             return self._given_back(histories, alpha.mean(dim=1), read)
         _, alpha = self.pool(h, histories.items, histories.offsets, self.attention_bias, return_attention_weights=True)
         weights: Tensor = alpha[:, 0]
@@ -308,7 +307,7 @@ class InductiveKGAT(GradientRecommender):
         target = F.normalize(g[item], dim=0)
         if self.sequence is not None:
             read = histories.in_order().recent(self.max_length)
-            states = F.normalize(self.sequence(h[read.items], read.offsets, read.times), dim=1)
+            states = F.normalize(self.sequence(self._longer(h[read.items]), read.offsets, read.times), dim=1)
             after = states @ target / self.temperature  # [num_read]
             before = F.pad(after, (1, 0))[:-1].masked_fill(read.from_end == read.lengths[read.rows] - 1, 0.0)
             return self._given_back(histories, after - before, read)
@@ -405,7 +404,7 @@ class InductiveKGAT(GradientRecommender):
         h, g = self.item_vectors(inputs, candidates)
         g = F.normalize(g, dim=1)
         target, rival = (g.index_select(0, at) for at in position.tensor_split([len(targets)]))
-        states = F.normalize(sequence(h.index_select(0, place), read.offsets, read.times), dim=1)
+        states = F.normalize(sequence(self._longer(h.index_select(0, place)), read.offsets, read.times), dim=1)
         return sampled_softmax(
             states,
             target,
@@ -423,6 +422,10 @@ class InductiveKGAT(GradientRecommender):
         """Return what the pooling's attention is a softmax of, for each item."""
         scores = h @ self.pool.att[0]
         return scores if bias is None else scores + bias
+
+    def _longer(self, entries: Tensor) -> Tensor:
+        """Return what self-attention reads: long enough for what its blocks add at the start to be little beside it."""
+        return entries * self.dim**0.5
 
     def _given_back(self, histories: Histories, values: Tensor, read: Histories) -> Tensor:
         """Return one value for each entry of ``histories`` as it came, 0 where self-attention did not read it."""

@@ -50,7 +50,7 @@ def timed(items, times):
 
 def test_the_loss_asks_for_the_next_item_at_every_place():
     model = make(num_negatives=100, temperature=0.5, target_power=0.5)
-    states = model.sequence(model.item[[1, 2, 3, 4, 5]], torch.tensor([0, 4, 5]))
+    states = model.sequence(model.item[[1, 2, 3, 4, 5]] * 8**0.5, torch.tensor([0, 4, 5]))
     logits = F.normalize(states, dim=1) @ F.normalize(model.candidate, dim=1).t() / 0.5 + model.item_bias
     losses = F.cross_entropy(logits, torch.tensor([2, 3, 4, 5, 2]), reduction="none")
     weights = torch.tensor([6.0, 6.0, 6.0, 6.0, 2.0]).rsqrt()  # of histories of six and two items
