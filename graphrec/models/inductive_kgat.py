@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import TYPE_CHECKING, Any, Self
 
@@ -425,7 +426,7 @@ class InductiveKGAT(GradientRecommender):
 
     def _longer(self, entries: Tensor) -> Tensor:
         """Return what self-attention reads: long enough for what its blocks add at the start to be little beside it."""
-        return entries * self.dim**0.5
+        return entries * math.sqrt(self.dim)
 
     def _given_back(self, histories: Histories, values: Tensor, read: Histories) -> Tensor:
         """Return one value for each entry of ``histories`` as it came, 0 where self-attention did not read it."""
