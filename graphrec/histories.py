@@ -153,6 +153,27 @@ class Histories:
         follows = (self.from_end < length) & (self.from_end < self.lengths[self.rows] - 1)
         return self.keep((self.from_end <= length) & (self.from_end > 0)), follows
 
+    def endings(self) -> Histories:
+        """Return a history for each entry: that entry and those of the same user after it.
+
+        Example:
+            >>> endings = Histories.from_lists([[3, 1, 4], [5]]).endings()
+            >>> endings.items.tolist(), endings.lengths.tolist()
+            ([3, 1, 4, 1, 4, 4, 5], [3, 2, 1, 1])
+        """
+        lengths = self.from_end + 1
+        offsets = _offsets(lengths)
+        entries = torch.arange(self.items.numel(), device=self.items.device)
+        places = torch.arange(int(offsets[-1]), device=self.items.device)
+        position = places + torch.repeat_interleave(entries - offsets[:-1], lengths)
+        return Histories(
+            self.items[position],
+            offsets,
+            None if self.user_index is None else self.user_index[self.rows],
+            _at(self.times, position),
+            _at(self.weights, position),
+        )
+
     def order(self) -> Tensor:
         """Return the places of the items in order of time within each user, int64 ``[total]``.
 

@@ -298,8 +298,8 @@ class InductiveKGAT(GradientRecommender):
         .. math:: s(u, j) - b_j = \sum_{i \in \mathcal{H}_u} \frac{A_{ui} \, h_i \cdot g_j}{\tau \, |u| \, |g_j|}
 
         or, where candidates attend to the history, :math:`\sum_i \alpha_{uij} (s(u, j) - b_j)` with their attention
-        :math:`\alpha_{uij}`. With self-attention a summand is what the score gained when that entry came,
-        :math:`s(u_{\le n}, j) - s(u_{< n}, j)`, with :math:`b_j` before the first.
+        :math:`\alpha_{uij}`. With self-attention a summand is what the score gains when the
+        history reaches back to that entry, :math:`s(u_{\ge n}, j) - s(u_{> n}, j)`, with :math:`b_j` beyond the last.
 
         Returns:
             One summand for each history entry, ``[total]``.
@@ -308,10 +308,11 @@ class InductiveKGAT(GradientRecommender):
         target = F.normalize(g[item], dim=0)
         if self.sequence is not None:
             read = histories.in_order().recent(self.max_length)
-            states = F.normalize(self.sequence(self._longer(h[read.items]), read.offsets, read.times), dim=1)
-            after = states @ target / self.temperature  # [num_read]
-            before = F.pad(after, (1, 0))[:-1].masked_fill(read.from_end == read.lengths[read.rows] - 1, 0.0)
-            return self._given_back(histories, after - before, read)
+            endings = read.endings()
+            last = self.sequence(self._longer(h[endings.items]), endings.offsets, endings.times, last_only=True)
+            back = F.normalize(last, dim=1) @ target / self.temperature  # [num_read]; reaching back to each entry
+            later = F.pad(back, (0, 1))[1:].masked_fill(read.from_end == 0, 0.0)
+            return self._given_back(histories, back - later, read)
         attention = self.history_attention(histories)
         if self.match is not None:
             cosine = F.normalize(h[histories.items], dim=1) @ target

@@ -45,3 +45,11 @@ def test_order_of_time_is_stable_and_stays_within_a_user():
     in_order = batch([1, 2, 2, 3, 0, 0])
     assert in_order.order().tolist() == list(range(6))
     assert lists(batch().in_order()) == lists(batch())
+
+
+def test_endings_keep_who_and_when():
+    endings = batch([1, 2, 3, 4, 5, 6]).endings()
+    assert lists(endings) == [[5, 3, 8, 1], [3, 8, 1], [8, 1], [1], [4, 7], [7]]
+    assert endings.user_index.tolist() == [2, 2, 2, 2, 1, 1]
+    assert endings.times.tolist() == [1, 2, 3, 4, 2, 3, 4, 3, 4, 4, 5, 6, 6]
+    assert len(Histories.from_lists([[]]).endings()) == 0

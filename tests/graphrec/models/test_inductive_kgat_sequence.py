@@ -84,12 +84,12 @@ def test_contributions_add_up_and_fall_on_the_entries_that_are_read(times):
     assert torch.isclose(attention.sum(), torch.tensor(1.0))
 
 
-def test_a_summand_is_what_the_score_gained_when_the_entry_came():
-    model, history = make(max_length=9), Histories.from_lists([[6, 0, 1, 2]])
+def test_a_summand_is_what_the_score_gains_by_reaching_back():
+    model, items = make(max_length=9), [6, 0, 1, 2]
     with torch.no_grad():
-        scores = [float(model.score(Histories.from_lists([[6, 0, 1, 2][:n]]))[0, 5]) for n in range(5)]
-        parts = model.contributions(history, item=5).tolist()
-    assert parts == pytest.approx([after - before for before, after in pairwise(scores)], abs=1e-5)
+        scores = [float(model.score(Histories.from_lists([items[n:]]))[0, 5]) for n in range(5)]
+        parts = model.contributions(Histories.from_lists([items]), item=5).tolist()
+    assert parts == pytest.approx([longer - shorter for longer, shorter in pairwise(scores)], abs=1e-5)
 
 
 def test_a_graph_without_times_is_pooled():
