@@ -178,8 +178,11 @@ def measure(
         yield {"training": name, "bytes": peak_bytes(lambda e=epoch, a=arguments: e.step(*a))}  # type: ignore[misc,attr-defined]
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return, for each training, the median seconds of an epoch, ratios to the peer, and seconds to its last NDCG."""
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return, for each training, the median seconds of an epoch, ratios to the peer, and seconds to its last NDCG.
+
+    The seconds are ``None`` where that was not reached.
+    """
     names = list(dict.fromkeys(row["training"] for row in rows))
     timed = {name: [row for row in rows if row["training"] == name and "seconds" in row] for name in names}
     peer = names[0]
@@ -192,10 +195,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
             "seconds_per_epoch": statistics.median(row["seconds"] for row in timed[name]),
             "times_as_fast": statistics.median(ratios),
             "ndcg@10": timed[name][-1]["ndcg@10"],
-            "epochs_to_peer": float("nan") if reached is None else float(reached),
-            "seconds_to_peer": float("nan")
-            if reached is None
-            else sum(row["seconds"] for row in timed[name][:reached]),
+            "epochs_to_peer": reached,
+            "seconds_to_peer": None if reached is None else sum(row["seconds"] for row in timed[name][:reached]),
             "bytes": next(row["bytes"] for row in rows if row["training"] == name and "bytes" in row),
         }
     return out
@@ -229,8 +230,12 @@ def main(arguments: list[str] | None = None) -> None:
         print(
             f"{name:16s} {value['seconds_per_epoch']:7.1f} s an epoch ({value['times_as_fast']:.1f} times as fast), "
             f"{value['bytes'] / 1e6:.0f} MB a step (1/{theirs['bytes'] / value['bytes']:.1f}), "
-            f"{value['seconds_to_peer']:.0f} s and {value['epochs_to_peer']:.0f} epochs to NDCG@10 "
-            f"{theirs['ndcg@10']:.4f} ({theirs['seconds_to_peer'] / value['seconds_to_peer']:.1f} times as fast)"
+            + (
+                f"NDCG@10 {theirs['ndcg@10']:.4f} not reached"
+                if value["seconds_to_peer"] is None
+                else f"{value['seconds_to_peer']:.0f} s and {value['epochs_to_peer']} epochs to NDCG@10 "
+                f"{theirs['ndcg@10']:.4f} ({theirs['seconds_to_peer'] / value['seconds_to_peer']:.1f} times as fast)"
+            )
         )
     if options.json is not None:
         options.json.write_text(json.dumps({"rows": rows, "summary": found}, indent=1) + "\n", encoding="utf-8")
