@@ -6,6 +6,10 @@ GraphrecError (ValueError)
 ├── NotFittedError       a model was asked to score before it was fitted
 ├── RunError             a run folder is missing, damaged, or of another version or vocabulary
 └── ConfigError          a configuration names an unknown key, model or metric
+
+UserWarning
+├── LongHistoryWarning       some histories are longer than a model reads
+└── UnorderedHistoryWarning  histories without times, for a model that could read them in order
 """
 
 from __future__ import annotations
@@ -36,6 +40,14 @@ class RunError(GraphrecError):
 
 class ConfigError(GraphrecError):
     """A configuration that names an unknown key, model or metric."""
+
+
+class UnorderedHistoryWarning(UserWarning):
+    """A model that can read histories in order got histories without times, and reads them without order."""
+
+
+class LongHistoryWarning(UserWarning):
+    """Some histories are longer than a model reads; their most recent items are kept."""
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str], error: type[GraphrecError] = ArgumentError) -> None:

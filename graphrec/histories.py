@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError
+from graphrec.errors import ArgumentError, LongHistoryWarning
 
 if TYPE_CHECKING:
     from kg_loaders import Interactions
@@ -115,6 +116,89 @@ class Histories:
         lengths = torch.bincount(self.rows[mask], minlength=len(self))
         return Histories(
             self.items[mask], _offsets(lengths), self.user_index, _at(self.times, mask), _at(self.weights, mask)
+        )
+
+    @cached_property
+    def from_end(self) -> Tensor:
+        """How many items of the same user come after each item, int64 ``[total]``."""
+        return self.offsets[1:][self.rows] - 1 - torch.arange(self.items.numel(), device=self.items.device)
+
+    def recent(self, length: int) -> Histories:
+        """Return the same users with their last ``length`` items at most."""
+        return self.keep(self.from_end < length) if bool((self.lengths > length).any()) else self
+
+    def warn_longer(self, length: int, reader: str) -> None:
+        """Say that ``reader`` keeps the last ``length`` items only, where some histories are longer."""
+        longer = int((self.lengths > length).sum())
+        if longer:
+            text = f"{reader} reads the {length} most recent items of a history; {longer} of {len(self)} are longer"
+            warnings.warn(f"{text} (max_length={length})", LongHistoryWarning, stacklevel=3)
+
+    def next_items(self, length: int) -> tuple[Histories, Tensor]:
+        """Return what a model reads to predict each next item, and which items it should predict.
+
+        Args:
+            length: Most items of a history that are read, the most recent ones.
+
+        Returns:
+            The histories without their last item, and a mask, bool ``[total]``, of the items that follow their entries
+            one by one.
+
+        Example:
+            >>> batch = Histories.from_lists([[3, 1, 4, 1], [5]])
+            >>> read, follows = batch.next_items(length=2)
+            >>> read.items.tolist(), batch.items[follows].tolist()
+            ([1, 4], [4, 1])
+        """
+        follows = (self.from_end < length) & (self.from_end < self.lengths[self.rows] - 1)
+        return self.keep((self.from_end <= length) & (self.from_end > 0)), follows
+
+    def endings(self) -> Histories:
+        """Return a history for each entry: that entry and those of the same user after it.
+
+        Example:
+            >>> endings = Histories.from_lists([[3, 1, 4], [5]]).endings()
+            >>> endings.items.tolist(), endings.lengths.tolist()
+            ([3, 1, 4, 1, 4, 4, 5], [3, 2, 1, 1])
+        """
+        lengths = self.from_end + 1
+        offsets = _offsets(lengths)
+        entries = torch.arange(self.items.numel(), device=self.items.device)
+        places = torch.arange(int(offsets[-1]), device=self.items.device)
+        position = places + torch.repeat_interleave(entries - offsets[:-1], lengths)
+        return Histories(
+            self.items[position],
+            offsets,
+            None if self.user_index is None else self.user_index[self.rows],
+            _at(self.times, position),
+            _at(self.weights, position),
+        )
+
+    def order(self) -> Tensor:
+        """Return the places of the items in order of time within each user, int64 ``[total]``.
+
+        Equal times, and unknown ones, stay as they are.
+        """
+        places = torch.arange(self.items.numel(), device=self.items.device)
+        if self.times is None:
+            return places
+        falls = (self.times[1:] < self.times[:-1]) & (self.rows[1:] == self.rows[:-1])
+        if not bool(falls.any()):
+            return places
+        by_time = torch.argsort(self.times, stable=True)
+        return by_time[torch.argsort(self.rows[by_time], stable=True)]
+
+    def in_order(self) -> Histories:
+        """Return the same users with their items in order of time; see :meth:`order`.
+
+        Example:
+            >>> times = torch.tensor([9.0, 5.0, 5.0])
+            >>> Histories(torch.tensor([0, 1, 2]), torch.tensor([0, 3]), times=times).in_order().items.tolist()
+            [1, 2, 0]
+        """
+        order = self.order()
+        return Histories(
+            self.items[order], self.offsets, self.user_index, _at(self.times, order), _at(self.weights, order)
         )
 
     def strangers(self) -> Histories:

@@ -1,8 +1,9 @@
-"""Train, validation and test: four ways to split a graph's interactions, always disjoint.
+"""Train, validation and test: five ways to split a graph's interactions, always disjoint.
 
 Every function returns a new graph in which each (user, item) pair carries exactly one code of
 :data:`~kg_loaders.graph.SPLITS`. The draws come from ``numpy.random.default_rng(seed)`` over the pairs in the order of
-their indices, so the order of rows in a file changes nothing; only :func:`leave_last` leaves equal times in file order.
+their indices, so the order of rows in a file changes nothing; only :func:`leave_last` and :func:`carve_last` leave
+equal times in file order.
 """
 
 from __future__ import annotations
@@ -71,8 +72,7 @@ def carve_valid(graph: RecGraph, ratio: float = 0.1, seed: int = 0) -> RecGraph:
     """
     if not 0 < ratio < 1:
         raise KGLoaderError(f"ratio must be within 0 and 1 (both excluded), got {ratio!r}")
-    if graph.has_split("valid"):
-        raise GraphError(f"graph {graph.name!r} has validation pairs already; carve_valid would mix them with new ones")
+    _check_no_valid(graph, "carve_valid")
     old = graph.interactions.split
     split = np.full(graph.num_interactions, TRAIN, dtype=np.int8) if old is None else old.copy()
     rows = np.flatnonzero(split == TRAIN)
@@ -97,18 +97,44 @@ def leave_last(graph: RecGraph, k: int = 1) -> RecGraph:
         GraphError: The interactions have no times.
         KGLoaderError: ``k`` is not allowed.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise KGLoaderError(f"k must be an integer of at least 1, got {k!r}")
-    time = _times(graph, "leave_last")
-    user = graph.interactions.user
-    by_time = np.argsort(time, kind="stable")
-    order = by_time[np.argsort(user[by_time], kind="stable")]
-    counts = np.bincount(user, minlength=graph.num_users)
-    from_end = counts[user] - 1 - _ranks(user, order, counts)  # [num_interactions], 0 is the user's last item
+    from_end, counts = _from_end(graph, np.arange(graph.num_interactions), k, "leave_last")
     split = np.full(graph.num_interactions, TRAIN, dtype=np.int8)
     split[from_end < 2 * k] = VALID
     split[from_end < k] = TEST
-    split[counts[user] < 2 * k + 1] = TRAIN
+    split[counts < 2 * k + 1] = TRAIN
+    return graph.with_split(split)
+
+
+def carve_last(graph: RecGraph, k: int = 1) -> RecGraph:
+    """Give each user's last ``k`` train items to validation, for a graph whose test part is elsewhere or is given.
+
+    Time sorts stably, as in :func:`leave_last`. A user with fewer than ``k + 1`` train items stays in train only; test
+    is untouched. A graph without a split counts as all train.
+
+    Args:
+        graph: A graph with times and without validation pairs.
+        k: How many items validation gets, at least 1.
+
+    Returns:
+        The graph with ``interactions.split`` set.
+
+    Raises:
+        GraphError: The interactions have no times, or the graph has validation pairs already.
+        KGLoaderError: ``k`` is not allowed.
+
+    Example:
+        >>> import numpy as np
+        >>> from kg_loaders.synthetic import planted
+        >>> graph = planted().with_split(np.zeros(1680, dtype=np.int8))
+        >>> [len(carve_last(graph).part(name)) for name in ("train", "valid", "test")]
+        [1560, 120, 0]
+    """
+    _check_no_valid(graph, "carve_last")
+    old = graph.interactions.split
+    split = np.full(graph.num_interactions, TRAIN, dtype=np.int8) if old is None else old.copy()
+    rows = np.flatnonzero(split == TRAIN)
+    from_end, counts = _from_end(graph, rows, k, "carve_last")
+    split[rows[(from_end < k) & (counts > k)]] = VALID
     return graph.with_split(split)
 
 
@@ -159,6 +185,24 @@ def _draw(
     split[rank < (test + valid)[user]] = VALID
     split[rank < test[user]] = TEST
     return split
+
+
+def _from_end(
+    graph: RecGraph, rows: NDArray[np.int64], k: int, function: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return, for each of the interactions at ``rows``, its place from its user's end and how many the user has."""
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise KGLoaderError(f"k must be an integer of at least 1, got {k!r}")
+    time, user = _times(graph, function)[rows], graph.interactions.user[rows]
+    by_time = np.argsort(time, kind="stable")
+    order = by_time[np.argsort(user[by_time], kind="stable")]
+    counts = np.bincount(user, minlength=graph.num_users)
+    return counts[user] - 1 - _ranks(user, order, counts), counts[user]
+
+
+def _check_no_valid(graph: RecGraph, function: str) -> None:
+    if graph.has_split("valid"):
+        raise GraphError(f"graph {graph.name!r} has validation pairs already; {function} would mix them with new ones")
 
 
 def _ranks(user: NDArray[np.int64], order: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from graphrec.errors import ConfigError
 from graphrec.training.config import TrainConfig
 
-SplitName = Literal["given", "random", "leave-last", "temporal", "carve"]
+SplitName = Literal["given", "random", "leave-last", "temporal", "carve", "carve-last"]
 KgName = Literal["full", "none", "shuffled"]
 
 HASH_LENGTH = 10  # hex digits: a folder name, not a proof
@@ -29,7 +29,8 @@ class DataConfig:
         name: Name of a known data set, or a folder.
         format: Format of the files; detected when not given.
         split: How to split. When not given: "given" where the files hold a validation part, "carve" where they
-            hold a train part only, or train and test, else "random".
+            hold a train part only, or train and test, else "random". By time: "leave-last" holds out each user's
+            last item for test and the one before for validation, "carve-last" the last train item for validation.
         ratios: Shares of the parts: train, valid, test for "random" and "temporal"; train, valid for "carve".
             When not given: what the split's own function takes.
         seed: Seed of the split. It is not the seed of the model, so that models of many seeds share one split.

@@ -13,7 +13,7 @@ from graphrec.experiment.config import DataConfig, ModelConfig, RunConfig, optio
 from kg_loaders import SPLITS, RecGraph
 from kg_loaders.benchmarks import BENCHMARKS
 from kg_loaders.registry import load
-from kg_loaders.splits import carve_valid, leave_last, random_split, temporal
+from kg_loaders.splits import carve_last, carve_valid, leave_last, random_split, temporal
 
 
 def load_graph(data: DataConfig) -> RecGraph:
@@ -84,6 +84,8 @@ def split_graph(graph: RecGraph, data: DataConfig) -> RecGraph:
         graph = temporal(graph, ratios)
     elif data.split == "leave-last":
         graph = leave_last(graph)
+    elif data.split == "carve-last":
+        graph = carve_last(graph)
     else:
         graph = carve_valid(graph, ratios[1], seed=data.seed)
     for part in ("train", "valid"):

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from graphrec.layers.hetero_attention_conv import HeteroAttentionConv
     from graphrec.layers.history_attention_pooling import HistoryAttentionPooling
     from graphrec.layers.history_match import HistoryMatch
+    from graphrec.layers.history_self_attention import HistorySelfAttention
+    from graphrec.layers.hstu_block import HSTUBlock
     from graphrec.layers.kgat_conv import KGATConv
     from graphrec.layers.kgcn_conv import KGCNConv
     from graphrec.layers.kgin_conv import KGINConv
@@ -20,15 +22,18 @@ if TYPE_CHECKING:
     from graphrec.layers.modality_tokens import ModalityTokens
     from graphrec.layers.ragged_self_attention import RaggedSelfAttention
     from graphrec.layers.relation_attention_conv import RelationAttentionConv
+    from graphrec.layers.self_attention_block import SelfAttentionBlock
     from graphrec.layers.target_attention_pooling import TargetAttentionPooling
 
 __all__ = [
     "ConcatFusion",
     "CrossModalAttention",
     "GatedFusion",
+    "HSTUBlock",
     "HeteroAttentionConv",
     "HistoryAttentionPooling",
     "HistoryMatch",
+    "HistorySelfAttention",
     "KGATConv",
     "KGCNConv",
     "KGINConv",
@@ -36,6 +41,7 @@ __all__ = [
     "ModalityTokens",
     "RaggedSelfAttention",
     "RelationAttentionConv",
+    "SelfAttentionBlock",
     "TargetAttentionPooling",
 ]
 
@@ -43,9 +49,11 @@ _MODULES = {
     "ConcatFusion": "concat_fusion",
     "CrossModalAttention": "cross_modal_attention",
     "GatedFusion": "gated_fusion",
+    "HSTUBlock": "hstu_block",
     "HeteroAttentionConv": "hetero_attention_conv",
     "HistoryAttentionPooling": "history_attention_pooling",
     "HistoryMatch": "history_match",
+    "HistorySelfAttention": "history_self_attention",
     "KGATConv": "kgat_conv",
     "KGCNConv": "kgcn_conv",
     "KGINConv": "kgin_conv",
@@ -53,6 +61,7 @@ _MODULES = {
     "ModalityTokens": "modality_tokens",
     "RaggedSelfAttention": "ragged_self_attention",
     "RelationAttentionConv": "relation_attention_conv",
+    "SelfAttentionBlock": "self_attention_block",
     "TargetAttentionPooling": "target_attention_pooling",
 }
 

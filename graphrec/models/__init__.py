@@ -1,6 +1,7 @@
 """Recommenders, from popularity to the flagship."""
 
 from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
+from graphrec.models.bert4rec import BERT4Rec
 from graphrec.models.blend import Blend
 from graphrec.models.bpr_mf import BPRMF
 from graphrec.models.cke import CKE
@@ -9,6 +10,7 @@ from graphrec.models.content_knn import ContentKNN
 from graphrec.models.cross_domain_kgat import CrossDomainKGAT
 from graphrec.models.dual_ease import DualEASE
 from graphrec.models.ease import EASE
+from graphrec.models.hstu import HSTU
 from graphrec.models.ials import IALS
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.models.item_knn import ItemKNN
@@ -19,8 +21,10 @@ from graphrec.models.light_gcn import LightGCN
 from graphrec.models.mf import SoftmaxMF
 from graphrec.models.popularity import Popularity
 from graphrec.models.ripple_net import RippleNet
+from graphrec.models.sasrec import SASRec
 
 MODELS: dict[str, type[Recommender]] = {
+    "BERT4Rec": BERT4Rec,
     "BPRMF": BPRMF,
     "Blend": Blend,
     "CKE": CKE,
@@ -29,6 +33,7 @@ MODELS: dict[str, type[Recommender]] = {
     "CrossDomainKGAT": CrossDomainKGAT,
     "DualEASE": DualEASE,
     "EASE": EASE,
+    "HSTU": HSTU,
     "IALS": IALS,
     "InductiveKGAT": InductiveKGAT,
     "ItemKNN": ItemKNN,
@@ -38,6 +43,7 @@ MODELS: dict[str, type[Recommender]] = {
     "LightGCN": LightGCN,
     "Popularity": Popularity,
     "RippleNet": RippleNet,
+    "SASRec": SASRec,
     "SoftmaxMF": SoftmaxMF,
 }
 """Every model that a configuration or the command line can name."""
@@ -46,11 +52,13 @@ __all__ = [
     "BPRMF",
     "CKE",
     "EASE",
+    "HSTU",
     "IALS",
     "KGAT",
     "KGCN",
     "KGIN",
     "MODELS",
+    "BERT4Rec",
     "Blend",
     "ClosedFormRecommender",
     "ContentEASE",
@@ -64,5 +72,6 @@ __all__ = [
     "Popularity",
     "Recommender",
     "RippleNet",
+    "SASRec",
     "SoftmaxMF",
 ]

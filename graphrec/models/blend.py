@@ -88,7 +88,8 @@ class Blend(GradientRecommender):
             match_temperature: That of a second InductiveKGAT, which matches each item of a history by itself; 0 leaves
                 it out.
             match_weights: Its share beside the first, as ``weights``.
-            options: Keyword arguments of both InductiveKGAT.
+            options: Keyword arguments of both InductiveKGAT; ``sequence`` is of the first alone, as matching knows no
+                order.
 
         Raises:
             ArgumentError: Both ``l2`` and ``match_temperature`` are 0, or an argument outside its range.
@@ -100,7 +101,8 @@ class Blend(GradientRecommender):
             raise ArgumentError("l2 and match_temperature must not both be 0: one model alone is no blend")
         first: GradientRecommender = InductiveKGAT.from_graph(graph, **options)
         if match_temperature:
-            matched = InductiveKGAT.from_graph(graph, match_temperature=match_temperature, **options)
+            unordered = options | {"sequence": 0}
+            matched = InductiveKGAT.from_graph(graph, match_temperature=match_temperature, **unordered)
             if not l2:
                 return cls(first, matched, match_weights)
             first = cls(first, matched, match_weights)

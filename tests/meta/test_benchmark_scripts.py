@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from kg_loaders.synthetic import planted
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
@@ -85,3 +87,65 @@ def test_the_triples_of_the_loading_benchmark_are_distinct(tmp_path: Path) -> No
     load("benchmark_loading").write_triples(tmp_path / "made.nt", 200_000)
     lines = (tmp_path / "made.nt").read_text(encoding="ascii").splitlines()
     assert len(set(lines)) == len(lines) == 200_000
+
+
+PEER_MODEL = """
+import numpy as np
+import torch
+
+from kg_loaders.synthetic import planted
+
+
+class SASRec(torch.nn.Module):
+    def __init__(self, user_num, item_num, args):
+        super().__init__()
+        self.item_emb = torch.nn.Embedding(item_num + 1, args.hidden_units, padding_idx=0)
+        self.pos_emb = torch.nn.Embedding(args.maxlen + 1, args.hidden_units, padding_idx=0)
+
+    def log2feats(self, seqs):
+        assert (np.diff(seqs != 0, axis=1) >= 0).all(), "padding stands in front"
+        return self.item_emb(torch.as_tensor(seqs)).cumsum(dim=1)
+
+    def forward(self, users, seqs, positive, negative):
+        state = self.log2feats(seqs)
+        return tuple((state * self.item_emb(torch.as_tensor(other))).sum(-1) for other in (positive, negative))
+"""
+PEER_UTILS = """
+import numpy as np
+
+
+class WarpSampler:
+    def __init__(self, users, usernum, itemnum, batch_size, maxlen, n_workers):
+        assert set(users) == set(range(1, usernum + 1))
+        self.users, self.size, self.maxlen, self.itemnum = users, batch_size, maxlen, itemnum
+
+    def next_batch(self):
+        rows = []
+        for user in np.random.permutation(list(self.users))[: self.size]:
+            seq = np.zeros((3, self.maxlen), dtype=np.int32)
+            past = self.users[user][-self.maxlen - 1 :]
+            n = len(past) - 1
+            seq[0, -n:], seq[1, -n:] = past[:-1], past[1:]
+            seq[2, -n:] = np.random.randint(1, self.itemnum + 1, n)
+            rows.append((user, *seq))
+        return zip(*rows)
+
+    def close(self):
+        pass
+"""
+
+
+def test_sequence_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    script = load("benchmark_sequence_training")
+    (tmp_path / "model.py").write_text(PEER_MODEL, encoding="utf-8")
+    (tmp_path / "utils.py").write_text(PEER_UTILS, encoding="utf-8")
+    monkeypatch.setattr(script.kg_loaders, "load", lambda _: planted(num_users=30, num_items=40, num_cold_items=4))
+    monkeypatch.setattr(script.measure, "__defaults__", (20,))
+    out = tmp_path / "rows.json"
+    script.main([str(tmp_path), "--rounds", "2", "--batch-size", "16", "--json", str(out)])
+    assert len(capsys.readouterr().out.splitlines()) == 3 * 2 + 3
+    found = json.loads(out.read_text(encoding="utf-8"))["summary"]
+    assert list(found) == ["SASRec.pytorch", "ours, same loss", "ours, softmax"]
+    assert found["SASRec.pytorch"]["times_as_fast"] == 1.0
+    assert all(row["seconds_per_epoch"] > 0 and row["bytes"] > 0 for row in found.values())

@@ -113,6 +113,25 @@ def dropout_mask(like: Tensor, probability: float) -> tuple[Tensor, float]:
     return mask.view(torch.uint8), 2**16 / (2**16 - dropped)
 
 
+def drop(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Dropout as :func:`torch.nn.functional.dropout`, with the faster draw of :func:`dropout_mask`.
+
+    Args:
+        x: Any shape.
+        probability: Of an entry to be dropped, at least 0 and below 1.
+        training: Whether to drop at all.
+
+    Example:
+        >>> x = torch.ones(1000, 100)
+        >>> drop(x, 0.5, training=False) is x, sorted(set(drop(x, 0.5, training=True).flatten().tolist()))
+        (True, [0.0, 2.0])
+    """
+    if not training or probability == 0:
+        return x
+    mask, scale = dropout_mask(x, probability)
+    return x * mask.to(x.dtype).mul_(scale)
+
+
 @dataclass(frozen=True, eq=False)
 class _Spec:
     """What attention needs to know and no gradient flows into."""

@@ -59,10 +59,10 @@ def test_known_names_stay_and_folders_become_absolute(tmp_path: Path, monkeypatc
     assert resolve(known, GRAPH).data.name == "ml-100k"
 
 
-@pytest.mark.parametrize("split", ["random", "leave-last", "temporal"])
+@pytest.mark.parametrize("split", ["random", "leave-last", "temporal", "carve-last"])
 def test_splits_are_made_as_asked(split: Any) -> None:
     resolved = resolve(config(split=split), TIMED)
-    assert prepare(TIMED, resolved).has_split("test")
+    assert prepare(TIMED, resolved).has_split("valid" if split == "carve-last" else "test")
 
 
 def test_seed_of_the_split_is_not_the_seed_of_the_run() -> None:

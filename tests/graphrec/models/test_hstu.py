@@ -1,0 +1,61 @@
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases.model_case import GradientCase
+
+from graphrec.errors import ArgumentError
+from graphrec.histories import Histories
+from graphrec.models import HSTU
+
+
+class TestHSTU(GradientCase):
+    model_class = HSTU
+    options: ClassVar = {"dim": 16, "dropout": 0.0, "max_length": 20, "num_negatives": 40, "temperature": 0.2}
+    epochs = 40
+
+
+def make(**options):
+    torch.manual_seed(0)
+    model = HSTU(7, **{"dim": 8, "dropout": 0.0, "max_length": 4, "num_negatives": 100, **options})
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.5)
+    return model.eval()
+
+
+def history(items, times):
+    return Histories(torch.tensor(items), torch.tensor([0, len(items)]), times=torch.tensor(times, dtype=torch.float64))
+
+
+def test_softmax_over_all_items_asks_for_the_next_item_at_every_place():
+    model = make()
+    states = model.states(Histories.from_lists([[1, 2, 3, 4], [5]]))
+    logits = F.normalize(states, dim=1) @ F.normalize(model.item, dim=1).t() / 0.05
+    expected = F.cross_entropy(logits, torch.tensor([2, 3, 4, 5, 2]))
+    batch = Histories.from_lists([[0, 1, 2, 3, 4, 5], [6], [5, 2]], [0, 1, 2])
+    torch.testing.assert_close(model.loss(batch, torch.Generator()), expected)
+
+
+def test_time_matters_where_it_has_a_bias_and_only_the_most_recent_are_read():
+    model, timeless = make(num_time_buckets=20), make()
+    near, far = history([1, 2, 3], [0, 5, 9]), history([1, 2, 3], [0, 5, 9000])
+    assert not torch.allclose(model.score(near), model.score(far))
+    torch.testing.assert_close(timeless.score(near), timeless.score(far))
+    longer = history([6, 0, 1, 2, 3], [-9, -8, -7, 5, 9])
+    torch.testing.assert_close(model.score(longer), model.score(history([0, 1, 2, 3], [-8, -7, 5, 9])))
+    torch.testing.assert_close(model.score(near), model.score(history([3, 1, 2], [9, 0, 5])))
+
+
+def test_missing_times_are_named():
+    with pytest.raises(ArgumentError, match=r"num_time_buckets=20 needs times \[2\], got None"):
+        make(num_time_buckets=20).score(Histories.from_lists([[0, 1]]))
+
+
+def test_values_outside_their_range_are_named():
+    for name in ("num_blocks", "dim", "max_length"):
+        with pytest.raises(ArgumentError, match=f"{name} must be >= 1, got 0"):
+            HSTU(5, **{name: 0})
+    with pytest.raises(ArgumentError, match="num_time_buckets must be >= 0"):
+        HSTU(5, num_time_buckets=-1)

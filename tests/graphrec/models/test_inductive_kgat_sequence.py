@@ -1,0 +1,158 @@
+"""InductiveKGAT with self-attention over the history in order."""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases.graphs import histories_of, planted_graph
+from cases.model_case import GradientCase, recall
+
+from graphrec.errors import ArgumentError, LongHistoryWarning, UnorderedHistoryWarning
+from graphrec.histories import Histories
+from graphrec.models import Blend, InductiveKGAT
+from graphrec.serving.explain import explain
+from graphrec.serving.recommender import RunRecommender
+from kg_loaders.synthetic import cold_items
+
+NO_TRIPLES = torch.empty(0, 3, dtype=torch.int64)
+
+
+class TestSequence(GradientCase):
+    model_class = InductiveKGAT
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "sequence": 1, "dropout": 0.0, "max_length": 20}
+
+    def relabelled_weight(self, name, model, other, relabelling):
+        if name == "kg.entity":
+            # Rows follow the encoder's own list of sources: find each entity's old row by its old index.
+            old_of_new = torch.from_numpy(relabelling.entities).argsort()
+            old_rows = {int(entity): row for row, entity in enumerate(model.kg.entities)}
+            rows = [old_rows[int(old_of_new[entity])] for entity in other.kg.entities]
+            return model.kg.entity[:, rows]
+        return super().relabelled_weight(name, model, other, relabelling)
+
+
+def make(**options):
+    torch.manual_seed(0)
+    options = {"dim": 8, "sequence": 2, "sequence_heads": 2, "max_length": 4, "dropout": 0.0, **options}
+    model = InductiveKGAT(7, 0, NO_TRIPLES, **options)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.5)
+    return model.eval()
+
+
+def timed(items, times):
+    return Histories(torch.tensor(items), torch.tensor([0, len(items)]), times=torch.tensor(times, dtype=torch.float64))
+
+
+def test_the_loss_asks_for_the_next_item_at_every_place():
+    model = make(num_negatives=100, temperature=0.5, target_power=0.5)
+    states = model.sequence(model.item[[1, 2, 3, 4, 5]] * 8**0.5, torch.tensor([0, 4, 5]))
+    logits = F.normalize(states, dim=1) @ F.normalize(model.candidate, dim=1).t() / 0.5 + model.item_bias
+    losses = F.cross_entropy(logits, torch.tensor([2, 3, 4, 5, 2]), reduction="none")
+    weights = torch.tensor([6.0, 6.0, 6.0, 6.0, 2.0]).rsqrt()  # of histories of six and two items
+    batch = Histories.from_lists([[0, 1, 2, 3, 4, 5], [6], [], [5, 2]], [0, 1, 2, 3])
+    torch.testing.assert_close(model.loss(batch, torch.Generator()), (losses * weights).sum() / weights.sum())
+
+
+def test_order_matters_and_the_most_recent_are_read():
+    model = make()
+    first, swapped, longer = (Histories.from_lists([row]) for row in ([1, 2, 3, 4], [2, 1, 3, 4], [6, 0, 1, 2, 3, 4]))
+    assert not torch.allclose(model.score(first), model.score(swapped))
+    torch.testing.assert_close(model.score(longer), model.score(first))
+    torch.testing.assert_close(model.score(timed([4, 1, 2, 3], [9, 5, 5, 7])), model.score(first))
+
+
+def test_time_matters_where_it_has_a_bias():
+    model = make(num_time_buckets=20)
+    assert not torch.allclose(model.score(timed([1, 2], [0, 1])), model.score(timed([1, 2], [0, 10**6])))
+    with pytest.raises(ArgumentError, match=r"num_time_buckets=20 needs times \[2\], got None"):
+        model.score(Histories.from_lists([[1, 2]]))
+
+
+@pytest.mark.parametrize("times", [[1, 2, 3, 4, 5, 6], [6, 1, 5, 2, 4, 3]])
+def test_contributions_add_up_and_fall_on_the_entries_that_are_read(times):
+    model, history = make(), timed([6, 0, 1, 2, 3, 4], times)
+    with torch.no_grad():
+        parts, attention = model.contributions(history, item=5), model.history_attention(history)
+        assert torch.isclose(parts.sum() + model.item_bias[5], model.score(history)[0, 5], atol=1e-5)
+    unread = [place for place, time in enumerate(times) if time <= 2]
+    assert parts[unread].tolist() == attention[unread].tolist() == [0.0, 0.0]
+    assert torch.isclose(attention.sum(), torch.tensor(1.0))
+
+
+def test_a_summand_is_what_the_score_gains_by_reaching_back():
+    model, items = make(max_length=9), [6, 0, 1, 2]
+    with torch.no_grad():
+        scores = [float(model.score(Histories.from_lists([items[n:]]))[0, 5]) for n in range(5)]
+        parts = model.contributions(Histories.from_lists([items]), item=5).tolist()
+    assert parts == pytest.approx([longer - shorter for longer, shorter in pairwise(scores)], abs=1e-5)
+
+
+def test_a_graph_without_times_is_pooled():
+    graph = planted_graph()
+    timeless = replace(graph, interactions=replace(graph.interactions, time=None))
+    torch.manual_seed(0)
+    with pytest.warns(
+        UnorderedHistoryWarning, match="graph 'planted' has no times, so histories are pooled; sequence=2"
+    ):
+        pooled = InductiveKGAT.from_graph(timeless, dim=8, sequence=2)
+    torch.manual_seed(0)
+    plain = InductiveKGAT.from_graph(timeless, dim=8)
+    assert pooled.sequence is None
+    assert pooled.state_dict().keys() == plain.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(pooled.state_dict()[name], value), name
+
+
+def test_the_kg_reaches_cold_items():
+    graph = planted_graph()
+    cold = torch.from_numpy(cold_items(graph))
+    model = TestSequence().fit(graph)
+    wanted = Histories.from_interactions(graph.part("test"), graph.num_users)
+    wanted = wanted.keep(torch.isin(wanted.items, cold))
+    with torch.no_grad():
+        found = cold[model.score(histories_of(graph))[:, cold].topk(2).indices]
+    hits = [int(item) in found[int(user)].tolist() for user, item in zip(wanted.rows, wanted.items, strict=True)]
+    assert sum(hits) / len(hits) >= 0.9
+
+
+def test_histories_that_are_cut_are_told_once():
+    model = InductiveKGAT.from_graph(planted_graph(), dim=8, sequence=1, max_length=5)
+    with pytest.warns(LongHistoryWarning, match=r"InductiveKGAT reads the 5 most recent items .* of 120 are longer"):
+        model.prepare(histories_of(planted_graph()))
+    model.prepare(histories_of(planted_graph()))  # a second warning would be an error
+
+
+def test_a_blend_reads_order_with_its_first_model_alone():
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = Blend.from_graph(graph, l2=10.0, match_temperature=0.1, dim=8, sequence=1, max_length=20)
+    assert model.first.first.sequence is not None
+    assert model.first.second.sequence is None
+    model.prepare(histories_of(graph))
+    assert recall(model.eval().score(histories_of(graph)).detach(), graph) > 0
+
+
+def test_values_that_do_not_fit_are_named():
+    with pytest.raises(ArgumentError, match=r"match_temperature must be 0 with sequence=2, got 0\.1"):
+        make(match_temperature=0.1)
+    for name, value in (("sequence", -1), ("max_length", 0)):
+        with pytest.raises(ArgumentError, match=f"{name} must be >= .*, got {value}"):
+            make(**{name: value})
+    with pytest.raises(ArgumentError, match="heads must divide channels"):
+        make(sequence_heads=3)
+
+
+def test_an_answer_in_order_can_be_explained():
+    graph = planted_graph()
+    recommender = RunRecommender(TestSequence().fit(graph), graph)
+    histories = recommender.histories(user_id=graph.users.id_of(3))
+    (best,) = recommender.recommend_to(histories, k=1)
+    explanation = explain(recommender, histories, best.item_index, k=100)
+    assert explanation.score == pytest.approx(best.score, abs=1e-5)
+    assert {past.item_id for past in explanation.past} == set(graph.items.ids_of(histories.items.tolist()))
+    assert explanation.sentences
