@@ -442,10 +442,10 @@ class LiveRecommender:
             self._changes[event.user_id] = self._changes.get(event.user_id, Change()).after(item, event.kind)
 
     def _changed(self, past: Indices, change: Change) -> Indices:
+        if not self.base.model.inductive:
+            return past
         if change.disliked:
             past = past[~np.isin(past, list(change.disliked))]
-        if not change.liked or not self.base.model.inductive:
-            return past
         liked = np.array(change.liked, dtype=np.int64)
         return np.concatenate([past, liked[~np.isin(liked, past)]])
 

@@ -302,9 +302,7 @@ class Store:
         return [item for item, row in rows if self._database.execute(sql, row).rowcount]
 
     def _insert_events(self, events: Sequence[Event]) -> list[Event]:
-        sql = (
-            "INSERT OR IGNORE INTO events (user_id, item_id, kind, time, model, event_id) VALUES (?, ?, ?, ?, ?, ?)"
-        )
+        sql = "INSERT OR IGNORE INTO events (user_id, item_id, kind, time, model, event_id) VALUES (?, ?, ?, ?, ?, ?)"
         rows = ((e, (e.user_id, e.item_id, e.kind, e.time, e.model, e.event_id)) for e in events)
         return [event for event, row in rows if self._database.execute(sql, row).rowcount]
 

@@ -73,6 +73,12 @@ class Client:
     def close(self) -> None:
         self._connection.close()
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 @contextmanager
 def serving(*arguments: str, log: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
@@ -97,10 +103,8 @@ def serving(*arguments: str, log: Path) -> Iterator[tuple[int, subprocess.Popen[
 
 
 def _answers(port: int) -> bool:
-    client = Client(port)
-    try:
-        return client.get("/health")[0] == 200
-    except OSError:
-        return False
-    finally:
-        client.close()
+    with Client(port) as client:
+        try:
+            return client.get("/health")[0] == 200
+        except OSError:
+            return False

@@ -236,9 +236,7 @@ def _json(content: Any, status: int = 200) -> Response:
 
 
 def _listed(found: list[Recommendation]) -> list[dict[str, Any]]:
-    return [
-        {"rank": item.rank, "item_id": item.item_id, "title": item.title, "score": item.score} for item in found
-    ]
+    return [{"rank": item.rank, "item_id": item.item_id, "title": item.title, "score": item.score} for item in found]
 
 
 def _titles(live: LiveRecommender, items: list[int]) -> list[dict[str, str]]:

@@ -14,11 +14,13 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         labels = ("method", "route")
-        self._requests = Counter(
-            "graphrec_requests", "Requests answered.", (*labels, "status"), registry=self.registry
-        )
+        self._requests = Counter("graphrec_requests", "Requests answered.", (*labels, "status"), registry=self.registry)
         self._seconds = Histogram(
-            "graphrec_request_seconds", "From the request to its answer.", labels, buckets=SECONDS, registry=self.registry
+            "graphrec_request_seconds",
+            "From the request to its answer.",
+            labels,
+            buckets=SECONDS,
+            registry=self.registry,
         )
         self._events = Counter("graphrec_events", "Events kept, by kind.", ("kind",), registry=self.registry)
         self._items = Counter("graphrec_items_joined", "Items that joined.", registry=self.registry)

@@ -28,7 +28,9 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, 
         more: Further members of the problem.
     """
     # ASCII, so that what a client sent never decides about bytes outside of strings, lone surrogates included.
-    body = json.dumps({"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more})
+    body = json.dumps(
+        {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    )
     return Response(body, status, headers, MEDIA_TYPE)
 
 

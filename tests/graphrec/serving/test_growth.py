@@ -47,8 +47,18 @@ def cold(graph: RecGraph, model: InductiveKGAT) -> int:
     return int((~model.taken).nonzero()[0])
 
 
-@pytest.mark.parametrize("options", [{}, {"hops": 2}, {"untied": False}, {"co_neighbors": 3}, {"match_temperature": 0.1},
-                                     {"attend_candidates": False}, {"attend_history": False, "heads": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hops": 2},
+        {"untied": False},
+        {"co_neighbors": 3},
+        {"match_temperature": 0.1},
+        {"attend_candidates": False},
+        {"attend_history": False, "heads": 2},
+    ],
+)
 def test_item_with_the_facts_of_a_cold_item_is_its_twin(graph: RecGraph, options: dict[str, object]) -> None:
     model = fitted(graph, **options)
     item = cold(graph, model)
