@@ -344,8 +344,10 @@ async function act(action) {
 }
 
 async function fillReasons(round) {
-  // One after the other: the lists come first, also for others.
-  for (const entry of document.querySelectorAll(".entry")) {
+  // One after the other, so that lists come first; from the top of all lists down.
+  const rank = (entry) => [...entry.parentElement.children].indexOf(entry);
+  const entries = [...document.querySelectorAll(".entry")].sort((one, other) => rank(one) - rank(other));
+  for (const entry of entries) {
     if (round !== state.round) return;
     const model = entry.closest(".column").dataset.model;
     const why = await ask("explain", { ...asking(), item: entry.dataset.item, model, k: 3 });
@@ -443,9 +445,8 @@ function drawPaths(why, width) {
 
   const rows = why.paths.map((path) => {
     const past = path.past_title + (path.more_past ? ` and ${path.more_past} more` : "");
-    const known = path.known_from.length ? `of ${path.known_from.join(", ")}` : "";
-    const relation = path.relation || path.past_relation;
-    const entity = path.entity || (relation ? `a ${relation} ${known}` : `an entity ${known}`);
+    const known = path.known_from.length ? `, also of ${path.known_from.join(", ")}` : "";
+    const entity = path.entity || `an unnamed ${path.relation || path.past_relation || "entity"}${known}`;
     return { path, past: wrap(past, letters, 3), entity: wrap(entity, letters, 3) };
   });
   const heights = rows.map((row) => Math.max(row.past.length, row.entity.length) * line + 34);
