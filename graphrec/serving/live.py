@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -160,17 +161,19 @@ class LiveRecommender:
         return self._catalogue.run.graph.num_items
 
     @cached_property
-    def bits(self) -> NDArray[np.float64]:
-        r"""Novelty of each item of the run, :math:`-\log_2 (n_i / \sum n)`, as in the metric of that name."""
+    def _bits(self) -> list[float]:
         counts = np.bincount(self._past, minlength=self.base.graph.num_items).clip(min=1)
-        surprise: NDArray[np.float64] = -np.log2(counts / max(len(self._past), 1))
-        return surprise
+        bits: list[float] = (-np.log2(counts / max(len(self._past), 1))).tolist()
+        return bits
 
     def novelty(self, items: Sequence[int]) -> float:
-        """Return the mean novelty of items in bits; a new item counts as one that a single user took."""
-        most = float(np.log2(max(len(self._past), 2)))
-        bits = [self.bits[item] if item < len(self.bits) else most for item in items]
-        return float(np.mean(bits)) if bits else 0.0
+        r"""Return the mean of :math:`-\log_2 (n_i / \sum n)` over items, in bits, as the metric of that name does.
+
+        An item that joined counts as one that a single user took.
+        """
+        most = math.log2(max(len(self._past), 1))
+        bits = [self._bits[item] if item < len(self._bits) else most for item in items]
+        return sum(bits) / len(bits) if bits else 0.0
 
     def find(self, text: str) -> int:
         """Return the index of the item that an id or a whole title means, whatever the title's case.
@@ -196,11 +199,11 @@ class LiveRecommender:
         folded = text.casefold().strip()
         found = [item for item, title in enumerate(catalogue.folded_titles) if folded in title]
         exact = catalogue.index.get(text.strip())
-        counts = -self.bits
+        bits = self._bits
 
         def place(item: int) -> tuple[bool, bool, float, int]:
-            taken = counts[item] if item < len(counts) else -np.inf
-            return item != exact, not catalogue.folded_titles[item].startswith(folded), -taken, item
+            rare = bits[item] if item < len(bits) else math.inf
+            return item != exact, not catalogue.folded_titles[item].startswith(folded), rare, item
 
         return heapq.nsmallest(limit, found if exact is None else {*found, exact}, key=place)
 
@@ -456,7 +459,7 @@ class LiveRecommender:
 
     def _warm(self, catalogue: _Catalogue) -> None:
         """Compute now what the first question would wait for."""
-        _ = catalogue.index, catalogue.by_title, self.bits
+        _ = catalogue.index, catalogue.by_title, self._bits
         run = catalogue.run
         with torch.no_grad():
             first = Histories.from_lists([[0]], [0]) if run.graph.num_items and run.graph.num_users else None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -198,12 +199,10 @@ class Store:
 
     def subscribe(self, listener: Listener) -> None:
         """Tell a listener all that has been written, and from now on all that will be, each thing once."""
-        items, events = 0, 0
-        while True:
+        items, events, complete = 0, 0, False
+        while not complete:
             # Page by page, so that writers wait for one page at most; the last step leaves no gap.
-            items, events, complete = self._submit(_Job(call=lambda: self._catch_up(listener, items, events))).result()
-            if complete:
-                return
+            items, events, complete = self.run(partial(self._catch_up, listener, items, events))
 
     def unsubscribe(self, listener: Listener) -> None:
         """Tell a listener no more."""
@@ -285,7 +284,7 @@ class Store:
                 job.done.set_exception(StoreError(f"{self.path}: cannot be written: {error}"))
             return
         for job, (items, events) in zip(jobs, written, strict=True):
-            _settle(job, lambda items=items, events=events: self._tell(items, events))  # type: ignore[misc]
+            _settle(job, partial(self._tell, items, events))
 
     def _tell(self, items: Sequence[NewItem], events: Sequence[Event]) -> int:
         states = [event for event in events if event.kind in STATES]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -29,12 +31,16 @@ class Metrics:
             "graphrec_coverage", "Share of all items that were in a list.", ("model",), registry=self.registry
         )
         ProcessCollector(registry=self.registry)
+        self._series = lru_cache(512)(self._make_series)  # finding a series by its labels is slower than counting
+
+    def _make_series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        return self._requests.labels(method, route, status), self._seconds.labels(method, route)
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count a request."""
-        method = method if method in METHODS else "other"
-        self._requests.labels(method, route, status).inc()
-        self._seconds.labels(method, route).observe(seconds)
+        requests, histogram = self._series(method if method in METHODS else "other", route, status)
+        requests.inc()
+        histogram.observe(seconds)
 
     def count_events(self, kinds: list[str]) -> None:
         """Count events that were sent and kept."""

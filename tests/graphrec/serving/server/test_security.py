@@ -117,8 +117,11 @@ def test_key_file_is_private_and_checked(tmp_path: Path) -> None:
         KeyRing.load(tmp_path / "bad.json")
 
 
-@pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True),
-                                             ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("host", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True)]
+    + [("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("host", False)],
+)
 def test_only_loopback_goes_without_keys(host: str, local: bool) -> None:
     assert is_loopback(host) is local
 
