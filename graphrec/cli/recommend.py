@@ -23,15 +23,37 @@ def main(argv: list[str]) -> None:
     parser.add_argument("-k", type=int, help="how many items a user")
     parser.add_argument("--output", type=Path, metavar="FILE", help="FILE.parquet or FILE.tsv, with --all-users")
     parser.add_argument("--explain", action="store_true", help="say why, for a user or a stranger")
+    parser.add_argument("--method", metavar="NAME", help="how to explain: see graphrec explain --help")
+    choice = parser.add_argument_group("which items, for a user or a stranger")
+    choice.add_argument("--exclude", metavar="TITLE_OR_ID", action="append", default=[], help="not this; repeatable")
+    choice.add_argument("--only", metavar="TITLE_OR_ID", action="append", help="one of these; repeatable")
+    choice.add_argument(
+        "--where",
+        metavar="RELATION=ENTITY",
+        action="append",
+        default=[],
+        help="only items that the knowledge graph links so, as in genre=Comedy; repeatable, and all must hold",
+    )
+    choice.add_argument(
+        "--diversity", type=float, default=0.0, metavar="0..1", help="how unlike each other, at the cost of the score"
+    )
     arguments = parser.parse_args(argv)
+    filtered = bool(arguments.exclude or arguments.only or arguments.where or arguments.diversity)
+    if filtered and arguments.all_users:
+        parser.error("--exclude, --only, --where and --diversity are for one user")
+    for pair in arguments.where:
+        if not all(pair.partition("=")):
+            parser.error(f"--where must be RELATION=ENTITY, got {pair!r}")
     if arguments.all_users != (arguments.output is not None):
         parser.error("--all-users and --output go together")
     if arguments.all_users and arguments.explain:
         parser.error("--explain is for one user; see also graphrec explain")
+    if arguments.method is not None and not arguments.explain:
+        parser.error("--method goes with --explain")
     if arguments.k is not None and arguments.k < 1:
         parser.error(f"-k must be at least 1, got {arguments.k}")
     # The library's own default where no k is given.
-    how_many = {} if arguments.k is None else {"k": arguments.k}
+    how_many: dict[str, Any] = {} if arguments.k is None else {"k": arguments.k}
 
     from graphrec.serving.output import check_output, write_all
     from graphrec.serving.recommender import RunRecommender
@@ -59,14 +81,18 @@ def add_who(parser: argparse.ArgumentParser) -> Any:
     return who
 
 
-def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: dict[str, int]) -> None:
+def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: dict[str, Any]) -> None:
     histories = recommender.histories(arguments.user, arguments.history)
-    found = recommender.recommend_to(histories, **how_many)
+    from graphrec.serving.filters import Filters
+
+    where = [tuple(pair.split("=", 1)) for pair in arguments.where]
+    filters = Filters(arguments.exclude, arguments.only, where, diversity=arguments.diversity)
+    found = recommender.recommend_to(histories, filters=filters, **how_many)
     explanations: Sequence[Explanation] = []
     if arguments.explain:
         from graphrec.serving.explain import explain
 
-        explanations = [explain(recommender, histories, item.item_index) for item in found]
+        explanations = [explain(recommender, histories, item.item_index, method=arguments.method) for item in found]
     if arguments.json:
         items = [item.to_dict() for item in found]
         for fields, explanation in zip(items, explanations, strict=False):

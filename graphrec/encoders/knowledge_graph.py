@@ -31,6 +31,26 @@ class ItemEdges:
     alpha: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class AttendedEdges:
+    """What single items attend to, with all that is needed to attend anew without some of it.
+
+    Args:
+        entity: Entity at the far end, ``[num_edges]``.
+        relation: Edge type, as in :class:`ItemEdges`, ``[num_edges]``.
+        row: Which of the items asked for is at the near end, ``[num_edges]``, ascending.
+        alpha: Attention of each head, ``[num_edges, heads]``; sums to one per item that has edges.
+        message: Gated vector that the edge carries, ``[num_edges, dim]``: an item receives the sum of
+            ``alpha.mean(dim=1) * message``.
+    """
+
+    entity: Tensor
+    relation: Tensor
+    row: Tensor
+    alpha: Tensor
+    message: Tensor
+
+
 class KnowledgeGraphEncoder(nn.Module):
     r"""Attention from entities to items over typed edges, gated channel by channel.
 
@@ -158,6 +178,20 @@ class KnowledgeGraphEncoder(nn.Module):
         _, alpha = self.sides[side](x, *self._edges_into(None), return_attention_weights=True)
         source, destination = self.item_edges
         return ItemEdges(self.entities[source], self.item_edge_type, destination, alpha.mean(dim=1))
+
+    def attended(self, item: Tensor, rows: Tensor, side: int = 0) -> AttendedEdges:
+        """Return the last hop's edges into some items, with the attention these pay and the vectors they receive.
+
+        Args:
+            item: The vectors that attend, ``[len(rows), dim]``.
+            rows: Which items these are, int64; may repeat.
+            side: Which output.
+        """
+        layout, types = self._edges_into(rows)
+        x = self._hop(self.entity[side]).index_select(0, layout.src.long())  # [num_edges, dim]
+        own = EdgeLayout.from_rowptr(layout.rowptr, torch.arange(len(x), device=x.device), len(x))
+        _, alpha = self.sides[side]((x, item), own, types, return_attention_weights=True)
+        return AttendedEdges(self.entities[layout.src.long()], types, own.destination, alpha, self.gates[side] * x)
 
     def _edges_into(self, items: Tensor | None) -> tuple[EdgeLayout, Tensor]:
         """Return the edges into some items, or into all, and their types."""

@@ -1,6 +1,7 @@
 """Full-ranking evaluation: top-k, metrics, intervals and tests."""
 
 from graphrec.evaluation.evaluator import DEFAULT_METRICS, Evaluation, Evaluator
+from graphrec.evaluation.fidelity import Fidelity, agreement, fidelity
 from graphrec.evaluation.metrics import METRICS, Metric
 from graphrec.evaluation.ranking import rank_all
 from graphrec.evaluation.significance import (
@@ -20,10 +21,13 @@ __all__ = [
     "METRICS",
     "Evaluation",
     "Evaluator",
+    "Fidelity",
     "Interval",
     "Metric",
     "PairedTest",
+    "agreement",
     "combined_interval",
+    "fidelity",
     "holm",
     "paired_bootstrap",
     "paired_bootstrap_rows",

@@ -62,6 +62,15 @@ class Recommender(nn.Module, ABC):
             StrangerError: The model needs ``user_index`` and got none, or one beyond its table.
         """
 
+    def contributions(self, histories: Histories, item: int) -> Tensor | None:
+        """Split the score of one item over the history entries, exactly.
+
+        Returns:
+            One summand for each history entry, ``[total]``; what is left of the score does not depend on the entries.
+            ``None`` where the score is no such sum.
+        """
+        return None
+
     def cached(self, key: str, compute: Callable[[], Any]) -> Any:
         """Return ``compute()``, remembered under ``key`` while the model stays in evaluation mode."""
         if self.training:

@@ -108,6 +108,11 @@ class EASE(ClosedFormRecommender):
             histories.items, self.weight, histories.offsets, mode="sum", include_last_offset=True
         )  # [batch_size, num_items]
 
+    def contributions(self, histories: Histories, item: int) -> Tensor:
+        """Return :math:`B_{ij}` of each history entry; see :meth:`Recommender.contributions`."""
+        self.check_ready(histories)
+        return self.weight[histories.items, item]
+
 
 def _fill_gram(matrix: Tensor, histories: Histories, l2: float) -> None:
     """Write the co-occurrences, plus ``l2`` on the diagonal, over ``matrix``."""

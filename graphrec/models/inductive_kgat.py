@@ -216,7 +216,7 @@ class InductiveKGAT(GradientRecommender):
         return weights
 
     def contributions(self, histories: Histories, item: int) -> Tensor:
-        r"""Split the score of one item over the history entries, exactly.
+        r"""Split the score of one item over the history entries, exactly; see :meth:`Recommender.contributions`.
 
         .. math:: s(u, j) - b_j = \sum_{i \in \mathcal{H}_u} \frac{A_{ui} \, h_i \cdot g_j}{\tau \, |u| \, |g_j|}
 

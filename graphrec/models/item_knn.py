@@ -109,6 +109,19 @@ class ItemKNN(ClosedFormRecommender):
         scores = (history_matrix(histories, self.num_items) @ matrix).toarray()
         return torch.from_numpy(scores).to(histories.items.device)  # [batch_size, num_items]
 
+    def contributions(self, histories: Histories, item: int) -> Tensor:
+        """Return :math:`c(i, j)` of each history entry; their sum is the score. See :meth:`Recommender.contributions`.
+
+        Entries that name one item share what it gives.
+        """
+        self.check_ready(histories)
+        matrix = self.cached("matrix", self._matrix)
+        given = torch.from_numpy(matrix[histories.items.cpu().numpy(), item].toarray().ravel())
+        keys = histories.rows * self.num_items + histories.items
+        _, place, times = torch.unique(keys, return_inverse=True, return_counts=True)
+        shares: Tensor = given.to(times.device) / times[place]
+        return shares
+
     def _matrix(self) -> Any:
         """Return the similarities as scipy CSR float32 ``[num_items, num_items]``."""
         parts = (self.similarities, self.neighbors, self.offsets)

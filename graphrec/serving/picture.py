@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import textwrap
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphrec.errors import ArgumentError
 from graphrec.serving.explain import Explanation, percent
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#555555"  # apart for colour-blind eyes, too
@@ -28,6 +30,23 @@ class _Panel:
     @property
     def height(self) -> float:
         return HEAD + sum(LINE * len(lines) + GAP for lines, _ in self.rows)
+
+
+SUFFIXES = (".png", ".svg")
+
+
+def check_picture(path: Path) -> None:
+    """Make sure that a picture of this name can be drawn, before any work is done.
+
+    Raises:
+        ArgumentError: The suffix is neither ``.png`` nor ``.svg``, there is no such folder, or matplotlib is missing.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ArgumentError(f"picture must end in {' or '.join(SUFFIXES)}, got {str(path)!r}")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ArgumentError("a picture needs matplotlib: pip install 'graphrec[plots]'")
+    if not path.parent.is_dir():
+        raise ArgumentError(f"picture: there is no folder {str(path.parent)!r}")
 
 
 def draw_explanation(explanation: Explanation, path: Path, who: str) -> None:

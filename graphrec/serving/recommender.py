@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
-from graphrec.evaluation.ranking import rank_all
+from graphrec.evaluation.ranking import best, rank_all, score_batches
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
+from graphrec.serving.filters import Filters, diversify, pool_size, similarity_of
+from graphrec.serving.towers import item_vectors_of
 from kg_loaders import RecGraph, Vocabulary
 
 if TYPE_CHECKING:
@@ -148,7 +150,11 @@ class RunRecommender:
         raise ArgumentError(f"no item has the id or title {text!r}{hint}")
 
     def recommend(
-        self, user_id: str | None = None, history: Sequence[str] | None = None, k: int = 10
+        self,
+        user_id: str | None = None,
+        history: Sequence[str] | None = None,
+        k: int = 10,
+        filters: Filters | None = None,
     ) -> list[Recommendation]:
         """Return the best ``k`` items for a known user or a stranger, best first; fewer if no more are left.
 
@@ -156,16 +162,20 @@ class RunRecommender:
             user_id: A user of the graph.
             history: Item ids or titles of a stranger, oldest first.
             k: How many.
+            filters: What else decides: items wanted or not, attributes, rules, diversity.
 
         Raises:
-            ArgumentError: See :meth:`histories`; or ``k`` is below 1.
+            ArgumentError: See :meth:`histories` and :class:`Filters`; or ``k`` is below 1.
             StrangerError: The model cannot serve strangers.
         """
-        return self.recommend_to(self.histories(user_id, history), k)
+        return self.recommend_to(self.histories(user_id, history), k, filters)
 
-    def recommend_to(self, histories: Histories, k: int = 10) -> list[Recommendation]:
-        """Return the best ``k`` items for the single row of ``histories``."""
-        _, items, scores = next(iter(self._rank(histories, k)))
+    def recommend_to(self, histories: Histories, k: int = 10, filters: Filters | None = None) -> list[Recommendation]:
+        """Return the best ``k`` items for the single row of ``histories``, with filters as in :meth:`recommend`."""
+        if filters is None:
+            _, items, scores = next(iter(self._rank(histories, k)))
+        else:
+            items, scores = self._rank_filtered(histories, k, filters)
         found = zip(items[0].tolist(), scores[0].tolist(), strict=True)
         return [
             Recommendation(rank, self.graph.items.id_of(item), self.graph.item_labels[item], score, item)
@@ -186,14 +196,14 @@ class RunRecommender:
         import pandas as pd
 
         users, items = _id_array(self.graph.users), _id_array(self.graph.items)
-        for rows, best, scores in self._rank(self.known, k):
-            left = (best >= 0).numpy()  # [batch_size, k]
-            rank = np.broadcast_to(np.arange(1, best.shape[1] + 1), best.shape)[left]
-            who = np.broadcast_to(rows.numpy()[:, None], best.shape)[left]
+        for rows, top, scores in self._rank(self.known, k):
+            left = (top >= 0).numpy()  # [batch_size, k]
+            rank = np.broadcast_to(np.arange(1, top.shape[1] + 1), top.shape)[left]
+            who = np.broadcast_to(rows.numpy()[:, None], top.shape)[left]
             yield pd.DataFrame(
                 {
                     "user_id": users[who],
-                    "item_id": items[best.numpy()[left]],
+                    "item_id": items[top.numpy()[left]],
                     "rank": rank,
                     "score": scores.numpy()[left],
                 }
@@ -202,6 +212,26 @@ class RunRecommender:
     def _rank(self, histories: Histories, k: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield rows, their best items (-1 where none is left) and scores, what was seen left out."""
         return rank_all(self.model, histories, k, histories, seed=self.seed, batch_size=self.batch_size)
+
+    def _rank_filtered(self, histories: Histories, k: int, filters: Filters) -> tuple[Tensor, Tensor]:
+        """Return the items of one row and their scores, each ``[1, k]``, as :meth:`_rank` does."""
+        check_range("k", k, 1)
+        allowed = filters.allowed(self.graph, self.find_item)
+        _, batch, scores = next(iter(score_batches(self.model, histories, None, self.batch_size)))
+        scores = scores.cpu().masked_fill(~allowed, -torch.inf)
+        scores[0, batch.items.cpu()] = -torch.inf
+        scores = filters.apply_rules(scores[0]).unsqueeze(0)
+        wanted = pool_size(k) if filters.diversity else k
+        items, values = best(self.model, scores, wanted, batch.to("cpu"), self.seed)
+        if not filters.diversity:
+            return items, values
+        there = items[0] >= 0
+        items, values = items[:, there], values[:, there]
+        if items.numel():
+            alike = similarity_of(items[0], item_vectors_of(self.model), self.graph)
+            chosen = diversify(values[0], alike.cpu(), k, filters.diversity)
+            items, values = items[:, chosen], values[:, chosen]
+        return items, values
 
     @cached_property
     def _by_title(self) -> dict[str, list[int]]:

@@ -146,6 +146,9 @@ def test_no_command_shows_the_help(graphrec: Any) -> None:
         (("recommend", "absent", "--user", "1", "--output", "a.tsv"), 2, "--all-users and --output go together"),
         (("recommend", "absent", "--all-users", "--output", "a.csv"), 2, "output must end in .parquet or .tsv"),
         (("recommend", "absent", "--user", "1", "-k", "0"), 2, "-k must be at least 1, got 0"),
+        (("recommend", "absent", "--user", "1", "--method", "attention"), 2, "--method goes with --explain"),
+        (("recommend", "absent", "--all-users", "--output", "a.tsv", "--only", "x"), 2, "are for one user"),
+        (("recommend", "absent", "--user", "1", "--where", "genre"), 2, "--where must be RELATION=ENTITY, got 'genre'"),
         (("explain", "absent", "--user", "1"), 2, "--item"),
     ],
 )
@@ -381,6 +384,53 @@ def test_explain_prints_the_reasons(graphrec: Any, trained: str) -> None:
     assert found["item_id"] == "item-09"
     assert found["sentences"]
     assert graphrec("explain", trained, "--user", "user-03", "--item", "nothing").code == 2
+
+
+def test_explain_by_a_method_into_a_picture(graphrec: Any, trained: str, tmp_path: Path) -> None:
+    asked = ("explain", trained, "--user", "user-03", "--item", "item-09")
+    picture = tmp_path / "why.svg"
+    said = graphrec(*asked, "--method", "leave-one-out", "-k", "2", "--picture", str(picture))
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[-1].startswith("  (leave-one-out: how far the score falls without each past item")
+    assert len(said.out.splitlines()) <= 6
+    assert "<svg" in picture.read_text()
+    for wrong, message in (
+        (("--method", "lime"), "method for ToyKGAT must be one of 'leave-one-out', got 'lime'"),
+        (("-k", "0"), "-k must be at least 1, got 0"),
+        (("--picture", "why.gif"), "picture must end in .png or .svg, got 'why.gif'"),
+        (("--picture", str(tmp_path / "no" / "why.svg")), "picture: there is no folder"),
+    ):
+        said = graphrec(*asked, *wrong)
+        assert (said.code, message in said.err) == (2, True), said.err
+
+
+def test_export_writes_vectors_or_says_why_not(graphrec: Any, trained: str, dataset: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    said = graphrec("export", trained, "--output", str(out), "--no-onnx")
+    assert (said.code, out.exists()) == (2, False)
+    assert "ToyKGAT has no user and item vectors" in said.err
+    run = str(tmp_path / "run")
+    assert graphrec("train", dataset, "--model", "softmax-mf", *FAST, "--out", run).code == 0
+    said = graphrec("export", run, "--output", str(out), "--no-onnx")
+    assert said.code == 0, said.err
+    assert [line.split()[0] for line in said.out.splitlines()] == [
+        str(out / name) for name in ("export.json", "item_ids.json", "items.safetensors", "user_ids.json")
+    ]
+    assert graphrec("export", run, "--output", str(out)).code == 2  # it is not empty
+    report = graphrec("export", run, "--output", str(tmp_path / "other"), "--no-onnx", "--json").json
+    assert report["model"] == "SoftmaxMF"
+
+
+def test_recommend_with_filters(graphrec: Any, trained: str) -> None:
+    argv = ("recommend", trained, "--user", "user-03", "--json")
+    plain = [item["item_id"] for item in graphrec(*argv, "-k", "5").json["items"]]
+    assert [item["item_id"] for item in graphrec(*argv, "-k", "4", "--exclude", plain[0]).json["items"]] == plain[1:]
+    found = graphrec(*argv, "--only", plain[2], "--only", plain[1]).json["items"]
+    assert [item["item_id"] for item in found] == plain[1:3]
+    said = graphrec(*argv, "--where", "genre=nothing")
+    assert (said.code, "of items in" in said.err) == (2, True)
+    assert len(graphrec(*argv, "-k", "5", "--diversity", "0.5").json["items"]) == 5
+    assert "diversity must be within" in graphrec(*argv, "--diversity", "2").err
 
 
 def test_recommend_with_reasons(graphrec: Any, trained: str) -> None:

@@ -10,8 +10,9 @@ from cases.graphs import histories_of, planted_graph
 from graphrec.encoders.knowledge_graph import ItemEdges
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, Blend, InductiveKGAT
-from graphrec.serving.explain import explain, percent
+from graphrec.models import EASE, Blend, InductiveKGAT, Popularity, SoftmaxMF
+from graphrec.serving.attribution import AttendedScore
+from graphrec.serving.explain import METHODS, NO_HISTORY, explain, methods_of, percent
 from graphrec.serving.picture import draw_explanation
 from graphrec.serving.recommender import RunRecommender
 from kg_loaders import Interactions, RecGraph, Vocabulary
@@ -213,3 +214,98 @@ def test_more_than_one_row_or_an_unknown_item_is_refused(flagship):
         explain(flagship, Histories.from_lists([[1], [2]]), item=3)
     with pytest.raises(ArgumentError, match=r"item must be within 0\.\.79, got 80"):
         explain(flagship, HISTORY, item=80)
+
+
+# Methods
+
+
+@pytest.mark.parametrize("method", ["contributions", "leave-one-out", "attention"])
+def test_json_and_words_say_how_it_was_found(flagship, method):
+    why = explain(flagship, HISTORY, item_sharing_an_entity(flagship.graph, past=2), method=method)
+    told = json.loads(json.dumps(why.to_dict()))
+    assert told["method"] == why.method == method
+    assert told["how"].startswith(METHODS[method])
+    assert sum(past.share for past in why.past) == pytest.approx(1)
+    assert why.base == pytest.approx(
+        flagship.model.item_bias[flagship.graph.items.index_of(why.item_id)].item(), abs=1e-5
+    )
+    assert all((path.effect is not None) == (method == "leave-one-out") for path in why.paths)
+
+
+def test_left_out_paths_are_ordered_by_how_far_the_score_falls_without_both_edges(flagship):
+    graph, model = flagship.graph, flagship.model
+    item = item_sharing_an_entity(graph, past=2)
+    why = explain(flagship, HISTORY, item, method="leave-one-out", k=50)
+    effects = [path.effect for path in why.paths]
+    assert effects == sorted(effects, reverse=True)
+    assert all(effect > 0 for effect in effects)
+    score = AttendedScore.of(model, HISTORY, item)
+    past_items = HISTORY.items[score.past.row.long()]
+    keep = torch.ones(1, score.num_past_edges + score.num_candidate_edges, dtype=torch.bool)
+    path = why.paths[0]
+    entity, past = graph.entities.index_of(path.entity_id), graph.item_labels.index(path.past_title)
+    keep[0, : score.num_past_edges] = ~((past_items == past) & (score.past.entity == entity))
+    keep[0, score.num_past_edges :] = score.candidate.entity != entity
+    assert path.effect == pytest.approx(score.full - score.kept_edges(keep).item(), abs=1e-6)
+    assert why.how.endswith("paths by how far it falls without them")
+
+
+def test_a_past_item_that_the_graph_links_to_the_item_is_a_path():
+    # Entities are kept where two items are linked to them: Alien (1) is a sequel of Heat (0), as is Jaws (2).
+    triples = [[1, 0, 0], [2, 0, 0], [1, 1, 6], [3, 1, 6]]
+    recommender = films(["sequel_of", "actor"], ["Al Pacino"], triples)
+    (path,) = explain(recommender, Histories.from_lists([[0]]), 1).paths
+    assert path.direct
+    assert (path.past_title, path.entity, str(path)) == ("Heat", "Heat", "Heat is its sequel of")
+    assert path.attention == pytest.approx(0.5)
+    numbered = films(["17", "actor"], ["Al Pacino"], triples)
+    assert reasons(numbered, history=(0,)) == ["is linked to Heat"]
+    assert reasons(numbered, history=(0, 3)) == ["is linked to Heat", "same actor as Fargo: Al Pacino"]
+
+
+def test_a_direct_path_is_left_out_by_its_edge():
+    torch.manual_seed(1)
+    graph = films(["sequel_of"], [], [[1, 0, 0], [2, 0, 0]]).graph
+    model = InductiveKGAT.from_graph(graph, dim=4).eval()
+    found = [
+        explain(RunRecommender(model, graph), Histories.from_lists([[0]]), i, method="leave-one-out") for i in (1, 2)
+    ]
+    for item, why in zip((1, 2), found, strict=True):
+        score = AttendedScore.of(model, Histories.from_lists([[0]]), item)
+        effect = score.full - score.without(torch.tensor([-1]), torch.tensor([0])).item()
+        assert [path.effect for path in why.paths] == ([pytest.approx(effect)] if effect > 0 else [])
+    assert any(why.paths for why in found)
+
+
+def test_a_model_with_a_table_of_users_says_that_it_cannot_tell():
+    graph = planted_graph()
+    recommender = RunRecommender(SoftmaxMF.from_graph(graph), graph)
+    why = explain(recommender, recommender.known.select(torch.tensor([3])), item=2)
+    assert (why.method, why.past, why.paths) == ("none", (), ())
+    assert why.sentences == [NO_HISTORY]
+    assert why.how == "the score does not depend on the history"
+
+
+def test_a_sum_is_explained_by_its_terms_and_popularity_by_nothing():
+    graph = planted_graph()
+    model = EASE.from_graph(graph, l2=10.0)
+    model.fit(histories_of(graph))
+    why = explain(RunRecommender(model, graph), HISTORY, item=3)
+    assert (why.method, why.base) == ("contributions", 0.0)
+    assert [p.contribution for p in why.past] == pytest.approx(
+        sorted(model.weight[HISTORY.items, 3].tolist(), reverse=True)
+    )
+    popular = Popularity.from_graph(graph)
+    popular.fit(histories_of(graph))
+    why = explain(RunRecommender(popular, graph), HISTORY, item=3)
+    assert why.sentences == ["it is popular; nothing in the history speaks for it"]
+    assert why.method == "leave-one-out"
+
+
+def test_methods_that_do_not_fit_are_refused(flagship):
+    assert methods_of(flagship.model) == ("contributions", "leave-one-out", "attention")
+    assert methods_of(Popularity(3)) == ("leave-one-out",)
+    with pytest.raises(ArgumentError, match="method for Popularity must be one of 'leave-one-out', got 'attention'"):
+        explain(RunRecommender(Popularity(80), flagship.graph), HISTORY, item=3, method="attention")
+    with pytest.raises(ArgumentError, match="did you mean 'leave-one-out'"):
+        explain(flagship, HISTORY, item=3, method="leave_one_out")

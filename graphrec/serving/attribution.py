@@ -1,0 +1,299 @@
+"""Attribution: what each past item, and each fact of the knowledge graph, does to the score of one item."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from graphrec.errors import ArgumentError
+from graphrec.histories import Histories
+from graphrec.models.base import Recommender
+from graphrec.models.inductive_kgat import InductiveKGAT
+
+if TYPE_CHECKING:
+    from graphrec.encoders import AttendedEdges
+
+BLOCK_BYTES = 64 * 2**20  # scores that are held at once
+AGREE = 1e-3  # of a score and the same score put together from its parts
+
+
+def kept_scores(model: Recommender, histories: Histories, item: int, keep: Tensor) -> Tensor:
+    """Score one item for many parts of one history: works for every model.
+
+    Args:
+        model: Any fitted recommender, in evaluation mode.
+        histories: One row.
+        item: Index of the item.
+        keep: Which entries are left in each part, bool ``[num_parts, total]``.
+
+    Returns:
+        float64 ``[num_parts]``.
+
+    Raises:
+        ArgumentError: Not one row, or ``keep`` of another width.
+
+    Example:
+        >>> from graphrec.models import EASE
+        >>> model = EASE(num_items=3, l2=1.0)
+        >>> _ = model.fit(Histories.from_lists([[0, 1], [0, 1], [1, 2]]))
+        >>> keep = torch.tensor([[True, True], [True, False], [False, False]])
+        >>> [round(score, 2) for score in kept_scores(model, Histories.from_lists([[0, 2]]), 1, keep).tolist()]
+        [1.0, 0.67, 0.0]
+    """
+    if len(histories) != 1:
+        raise ArgumentError(f"histories must hold one row, got {len(histories)}")
+    if keep.dim() != 2 or keep.size(1) != histories.items.numel():
+        raise ArgumentError(f"keep must have shape [num_parts, {histories.items.numel()}], got {list(keep.shape)}")
+    found = [torch.empty(0, dtype=torch.float64)]
+    with torch.no_grad():
+        for part in torch.split(keep, max(1, BLOCK_BYTES // (4 * model.num_items))):
+            copies = histories.select(torch.zeros(len(part), dtype=torch.int64))
+            found.append(model.score(copies.keep(part.flatten()))[:, item].double())
+    return torch.cat(found)
+
+
+def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor:
+    r"""Return how far the score of one item falls without each history entry, float64 ``[total]``.
+
+    .. math:: \phi_i = s(\mathcal{H}_u, j) - s(\mathcal{H}_u \setminus \{i\}, j)
+
+    Exact for every model. InductiveKGAT, EASE and ItemKNN give it at the cost of one score; any other model scores as
+    many histories as there are entries.
+
+    Args:
+        model: Any fitted recommender, in evaluation mode.
+        histories: One row.
+        item: Index of the item.
+
+    Source:
+        Li, Monroe and Jurafsky, "Understanding Neural Networks through Representation Erasure" (2016), eq. 1, with the
+        difference instead of the relative one.
+    """
+    size = histories.items.numel()
+    without = ~torch.eye(size, dtype=torch.bool)
+    if isinstance(model, InductiveKGAT):
+        parts = AttendedScore.of(model, histories, item)
+        if parts is not None:
+            return parts.full - parts.kept(without)
+    else:
+        with torch.no_grad():
+            summands = model.contributions(histories, item)
+        if summands is not None:
+            return summands.double()  # a sum of one term for each entry loses this term
+    scores = kept_scores(model, histories, item, torch.cat([torch.ones(1, size, dtype=torch.bool), without]))
+    return scores[0] - scores[1:]
+
+
+class AttendedScore:
+    r"""The score of one item for one user by InductiveKGAT, as a function of what is left of the history and the KG.
+
+    Attention over what is left is renormalised, as the model itself would. Nothing but the rows concerned is computed
+    again: an entry left out changes two sums, an edge into a past item changes that item's vector, and an edge into
+    the candidate changes the candidate's. All in double precision.
+
+    What is left out of the KG is an edge into one of these items on the last hop; what entities say of each other, and
+    what other items say of themselves, stays.
+
+    Args:
+        model: In evaluation mode.
+        histories: One row.
+        item: Index of the candidate.
+
+    Attributes:
+        past: Edges into the past items, whose ``row`` is a history entry; ``None`` where these read no KG.
+        candidate: Edges into the candidate; ``None`` where it reads no KG.
+        full: The score with all of it.
+
+    Example:
+        >>> model = InductiveKGAT(4, 1, torch.tensor([[0, 0, 4], [1, 0, 4]]), dim=8).eval()
+        >>> score = AttendedScore(model, Histories.from_lists([[0, 2]]), item=1)
+        >>> score.past.entity.tolist(), score.candidate.entity.tolist()
+        ([4], [4])
+        >>> first = torch.tensor([0])
+        >>> score.without(past=first, candidate=first).shape  # as if neither item were linked to entity 4
+        torch.Size([1])
+    """
+
+    def __init__(self, model: InductiveKGAT, histories: Histories, item: int) -> None:
+        items, at = histories.items, torch.tensor([item], device=histories.items.device)
+        self.past: AttendedEdges | None = None
+        self.candidate: AttendedEdges | None = None
+        with torch.no_grad():
+            h, g = model.cached("vectors", model.item_vectors)
+            self._h, self._g = h[items].double(), g[item].double()  # [total, dim], [dim]
+            if model.kg is not None:
+                self.past = model.kg.attended(model.item[items], items)
+                if model.candidate is None:
+                    self.candidate = model.kg.attended(model.item[at], at)
+                elif model.attend_candidates:
+                    self.candidate = model.kg.attended(model.candidate[at], at, side=1)
+            self._bias = float(model.cached("bias", model.bias)[item])
+            self._att = model.pool.att[0].double()
+            own = model.attention_bias
+            # How ready each entry is to be attended, whatever its vector.
+            self._ready = self._h.new_zeros(len(items)) if own is None else own[items].double()
+        self._temperature = model.temperature
+        self._match = None if model.match is None else model.match.temperature
+        scores = self._h @ self._att + self._ready
+        self._highest = scores.max() if len(scores) else scores.new_zeros(())
+        self._weight = (scores - self._highest).exp()  # [total]; attention before it is normalised
+        self.full = float(self.kept(torch.ones(1, len(items), dtype=torch.bool)))
+
+    @classmethod
+    def of(cls, model: Recommender, histories: Histories, item: int) -> AttendedScore | None:
+        """Return this for an InductiveKGAT whose score is put together as here; ``None`` for any other model.
+
+        A subclass or an option that reads a history in another way (in its order, say) gives another score.
+        """
+        if not isinstance(model, InductiveKGAT):
+            return None
+        score = cls(model, histories, item)
+        with torch.no_grad():
+            whole = float(model.score(histories)[0, item])
+        return score if abs(score.full - whole) <= AGREE * (1 + abs(whole)) else None
+
+    @property
+    def num_past_edges(self) -> int:
+        """Edges into the past items."""
+        return 0 if self.past is None else len(self.past.entity)
+
+    @property
+    def num_candidate_edges(self) -> int:
+        """Edges into the candidate."""
+        return 0 if self.candidate is None else len(self.candidate.entity)
+
+    def attention(self) -> Tensor:
+        """Return the attention to each entry, float64 ``[total]``, summing to one.
+
+        Where candidates attend to the history it is this candidate's, else it is the same for all.
+        """
+        weight = self._weight
+        if self._match is not None:
+            weight = weight * self._powers(self._h, self._g)
+        alpha: Tensor = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
+        return alpha
+
+    def kept(self, entries: Tensor) -> Tensor:
+        """Score with a part of the history, float64 ``[num_parts]``.
+
+        Args:
+            entries: Which entries are left in each part, bool ``[num_parts, total]``.
+        """
+        weight = entries * self._weight
+        if self._match is None:
+            return self._cosine_score(weight @ self._h, self._g)
+        return self._match_score(weight @ self._powers(self._h, self._g), weight.sum(dim=1))
+
+    def kept_edges(self, edges: Tensor) -> Tensor:
+        """Score with a part of the KG, float64 ``[num_parts]``.
+
+        Args:
+            edges: Which edges are left in each part, bool ``[num_parts, num_past_edges + num_candidate_edges]``: those
+                into past items in the order of :attr:`past`, then those into the candidate.
+        """
+        found = [torch.empty(0, dtype=torch.float64)]
+        for past, candidate in zip(*edges.tensor_split([self.num_past_edges], dim=1), strict=True):
+            h, g = self._h, self._g
+            if self.past is not None:
+                h = h + _received(self.past, past, len(h)) - _received(self.past, torch.ones_like(past), len(h))
+            if self.candidate is not None:
+                g = g + (
+                    _received(self.candidate, candidate, 1) - _received(self.candidate, torch.ones_like(candidate), 1)
+                ).squeeze(0)
+            weight = self._weight_of(h, self._ready)
+            if self._match is None:
+                found.append(self._cosine_score(weight @ h, g).reshape(1))
+            else:
+                found.append(self._match_score(weight @ self._powers(h, g), weight.sum()).reshape(1))
+        return torch.cat(found)
+
+    def without(self, past: Tensor, candidate: Tensor) -> Tensor:
+        """Score without one edge into a past item, one into the candidate, or both at once, float64 ``[num_parts]``.
+
+        Args:
+            past: Edge numbers in :attr:`past`, int64 ``[num_parts]``; -1 leaves all of them.
+            candidate: Edge numbers in :attr:`candidate`, likewise.
+        """
+        # Few edges reach the candidate, and many parts share one.
+        far, place = torch.unique(candidate, return_inverse=True)
+        g = self._g.repeat(len(far), 1)
+        if self.candidate is not None:
+            g[far >= 0] += _changes(self.candidate, 1)[far[far >= 0]]
+        entry = torch.zeros_like(past)
+        change = self._h.new_zeros(len(past), self._h.size(1))
+        near = past >= 0
+        if self.past is not None and bool(near.any()):
+            entry[near] = self.past.row[past[near]].long()
+            change[near] = _changes(self.past, len(self._h))[past[near]]
+        if not len(self._h):
+            return torch.full((len(past),), self._bias, dtype=torch.float64)
+        before, after = self._h[entry], self._h[entry] + change  # [num_parts, dim]
+        old, new = self._weight[entry], self._weight_of(after, self._ready[entry])
+        user: Tensor
+        if self._match is None:
+            user = self._weight @ self._h - old.unsqueeze(1) * before + new.unsqueeze(1) * after
+            return self._cosine_score(user, g[place])
+        powers = self._powers(self._h, g)  # [total, num far edges]
+        total: Tensor = (
+            (self._weight @ powers)[place] - old * powers[entry, place] + new * self._powers_of(after, g[place])
+        )
+        weight: Tensor = self._weight.sum() - old + new
+        return self._match_score(total, weight)
+
+    def _weight_of(self, h: Tensor, ready: Tensor) -> Tensor:
+        weight: Tensor = (h @ self._att + ready - self._highest).exp()
+        return weight
+
+    def _cosine_score(self, user: Tensor, g: Tensor) -> Tensor:
+        """Return the score of pooled histories, up to their length; zeros are a history without items."""
+        cosine: Tensor = (F.normalize(user, dim=-1) * F.normalize(g, dim=-1)).sum(dim=-1)
+        return cosine / self._temperature + self._bias
+
+    def _match_score(self, total: Tensor, weight: Tensor) -> Tensor:
+        assert self._match is not None
+        mean = total / weight
+        matched: Tensor = torch.where(weight > 0, 1 + self._match * mean.log(), 0.0)
+        return matched / self._temperature + self._bias
+
+    def _powers(self, h: Tensor, g: Tensor) -> Tensor:
+        """Return how well each entry fits one candidate ``[total]``, or each of several ``[total, num_candidates]``."""
+        return self._soft(F.normalize(h, dim=1) @ F.normalize(g, dim=-1).t())
+
+    def _powers_of(self, h: Tensor, g: Tensor) -> Tensor:
+        return self._soft((F.normalize(h, dim=1) * F.normalize(g, dim=1)).sum(dim=1))
+
+    def _soft(self, cosine: Tensor) -> Tensor:
+        assert self._match is not None
+        powers: Tensor = ((cosine - 1) / self._match).exp()
+        return powers
+
+
+def _received(edges: AttendedEdges, keep: Tensor, num_rows: int) -> Tensor:
+    """Return what each item receives over the edges that are left, float64 ``[num_rows, dim]``."""
+    row = edges.row.long()
+    alpha = edges.alpha.double() * keep.unsqueeze(1)  # [num_edges, heads]
+    total = alpha.new_zeros(num_rows, alpha.size(1)).index_add(0, row, alpha)
+    share = (alpha / total.clamp(min=torch.finfo(total.dtype).tiny)[row]).mean(dim=1, keepdim=True)
+    message = edges.message.double()
+    return message.new_zeros(num_rows, message.size(1)).index_add(0, row, share * message)
+
+
+def _changes(edges: AttendedEdges, num_rows: int) -> Tensor:
+    """Return how each edge's item changes without the edge, float64 ``[num_edges, dim]``."""
+    row, message = edges.row.long(), edges.message.double().unsqueeze(1)  # [num_edges, 1, dim]
+    alpha = edges.alpha.double().unsqueeze(2)  # [num_edges, heads, 1]
+
+    def summed(values: Tensor) -> Tensor:
+        return values.new_zeros(num_rows, *values.shape[1:]).index_add(0, row, values)[row]
+
+    # Nearly all of the attention may be on one edge, which must not be subtracted from nearly itself.
+    most = alpha > 0.5
+    rest = alpha.masked_fill(most, 0.0)
+    weight, received = summed(alpha), summed(alpha * message)
+    weight_left = torch.where(most, summed(rest), weight - alpha)
+    left = torch.where(most, summed(rest * message), received - alpha * message)
+    without = left / weight_left.clamp(min=torch.finfo(weight.dtype).tiny)
+    return (without - received / weight).mean(dim=1)

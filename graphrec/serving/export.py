@@ -1,0 +1,242 @@
+"""export: item vectors and ONNX files of both sides of a model, for use without graphrec or torch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import graphrec
+from graphrec.errors import ArgumentError, check_choice
+from graphrec.experiment.files import to_json
+from graphrec.histories import Histories
+from graphrec.models.base import Recommender
+from graphrec.models.ease import EASE
+from graphrec.models.item_knn import ItemKNN
+from graphrec.serving.towers import NUM_CHECKED, TOLERANCE, Towers, towers_of
+
+if TYPE_CHECKING:
+    from graphrec.serving.recommender import RunRecommender
+
+VECTORS = ("safetensors", "parquet")
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+MAX_DENSE_ITEMS = 10_000  # 400 MB of weights from each item to each
+MAX_EMBEDDED_BYTES = 2**30  # a single ONNX file holds less than 2 GiB
+
+
+def export(
+    recommender: RunRecommender, output: Path, vectors: str = "safetensors", onnx: bool = True
+) -> dict[str, Any]:
+    r"""Write a model's two sides into a new folder.
+
+    .. math:: s(u, j) = p_u \cdot q_j + b_j
+
+    - ``user.onnx``: from ``items``, int64 ``[batch, length]``, item indices in order of time, padded with -1, to
+      ``user_vector``, float32 ``[batch, dim]``; for a model with a table of users from ``user_index``, int64
+      ``[batch]``.
+    - ``items.onnx``: from ``user_vector`` to ``scores``, float32 ``[batch, num_items]``. Items already seen are scored
+      like any other.
+    - ``items.safetensors`` with ``vector`` ``[num_items, dim]`` and ``bias`` ``[num_items]``, or ``items.parquet`` with
+      the columns item_id, title, vector, bias.
+    - ``item_ids.json`` (and ``user_ids.json``): the original id of each index.
+    - ``export.json``: the model, the sizes, and by how much onnxruntime differed from torch on known histories.
+
+    EASE and ItemKNN, whose user vector is the history itself as wide as the catalogue, have no item vectors; their two
+    ONNX files hold the weights between all items, up to 10,000 items.
+
+    Args:
+        recommender: Model and graph.
+        output: A folder that does not exist yet, or is empty. It appears when it is complete.
+        vectors: Format of the item vectors.
+        onnx: Whether to write the ONNX files.
+
+    Returns:
+        What ``export.json`` holds.
+
+    Raises:
+        ArgumentError: The model has no such sides (the message says why), a package is missing, the folder is not
+            empty, or ONNX and torch differ.
+    """
+    check_export(output, vectors, onnx)
+    graph, model = recommender.graph, recommender.model
+    dense = _dense(model)
+    towers = towers_of(model) if dense is None else dense
+    if dense is not None and not onnx:
+        raise ArgumentError(f"{type(model).__name__} has no item vectors to export, only ONNX files")
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        report: dict[str, Any] = {
+            "graphrec": graphrec.__version__,
+            "model": type(model).__name__,
+            "dataset": graph.name,
+            "num_items": graph.num_items,
+            "dim": towers.item.size(1),
+            "input": towers.takes,
+        }
+        (partial / "item_ids.json").write_text(to_json(list(graph.items)), encoding="utf-8")
+        if towers.takes == "user_index":
+            (partial / "user_ids.json").write_text(to_json(list(graph.users)), encoding="utf-8")
+        if dense is None:
+            _write_vectors(recommender, towers, partial, vectors)
+        if onnx:
+            report["max_difference"] = _write_onnx(recommender, towers, partial)
+        (partial / "export.json").write_text(to_json(report), encoding="utf-8")
+        if output.exists():
+            output.rmdir()
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return report
+
+
+def check_export(output: Path, vectors: str, onnx: bool) -> None:
+    """Make sure that an export can be written, before any work is done.
+
+    Raises:
+        ArgumentError: See :func:`export`.
+    """
+    check_choice("vectors", vectors, VECTORS)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ArgumentError(f"output must be a new or empty folder, got {str(output)!r}")
+    if vectors == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ArgumentError("vectors='parquet' needs pyarrow: pip install 'graphrec[parquet]', or take safetensors")
+    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if onnx and missing:
+        raise ArgumentError(f"ONNX needs {', '.join(missing)}: pip install 'graphrec[onnx]', or leave ONNX out")
+
+
+def _write_vectors(recommender: RunRecommender, towers: Towers, folder: Path, vectors: str) -> None:
+    if vectors == "safetensors":
+        from safetensors.torch import save_file
+
+        save_file({"vector": towers.item.contiguous(), "bias": towers.bias.contiguous()}, folder / "items.safetensors")
+        return
+    import pyarrow
+    from pyarrow import parquet
+
+    graph = recommender.graph
+    flat = pyarrow.array(towers.item.contiguous().view(-1).numpy())
+    columns = {
+        "item_id": pyarrow.array(list(graph.items)),
+        "title": pyarrow.array(list(graph.item_labels)),
+        "vector": pyarrow.FixedSizeListArray.from_arrays(flat, towers.item.size(1)),
+        "bias": pyarrow.array(towers.bias.numpy()),
+    }
+    parquet.write_table(pyarrow.table(columns), folder / "items.parquet")
+
+
+def _write_onnx(recommender: RunRecommender, towers: Towers, folder: Path) -> float:
+    """Write both files, run them, and return the largest difference to the model's own scores."""
+    num_users = recommender.graph.num_users
+    asked = recommender.known.select(torch.linspace(0, num_users - 1, min(NUM_CHECKED, num_users)).long())
+    if towers.takes == "items":
+        lists = [asked.items[asked.rows == row].tolist() for row in range(len(asked))]
+        asked = Histories.from_lists([*lists, [0], []])
+    inputs = towers.inputs(asked)
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    shape = {0: batch} if towers.takes == "user_index" else {0: batch, 1: length}
+    # At export no size may be 1, or it would stand for good.
+    example = (
+        torch.zeros(2, dtype=torch.int64) if towers.takes == "user_index" else torch.zeros(2, 3, dtype=torch.int64)
+    )
+    _export(towers.user, example, folder / "user.onnx", towers.takes, "user_vector", shape)
+    side = _ItemSide(towers)
+    _export(side, torch.zeros(2, towers.item.size(1)), folder / "items.onnx", "user_vector", "scores", {0: batch})
+
+    import onnxruntime
+
+    sessions = [
+        onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+        for name in ("user.onnx", "items.onnx")
+    ]
+    worst = 0.0
+    for part in (slice(None), slice(0, 1)):
+        (users,) = sessions[0].run(None, {towers.takes: inputs[part].numpy()})
+        (scores,) = sessions[1].run(None, {"user_vector": users})
+        with torch.no_grad():
+            wanted = recommender.model.score(asked.select(torch.arange(len(asked))[part])).numpy()
+        worst = max(worst, float(np.abs(scores - wanted).max() / max(1.0, float(np.abs(wanted).max()))))
+    if not worst <= TOLERANCE:
+        raise ArgumentError(f"ONNX and torch differ by {worst:.2g} of the largest score, more than {TOLERANCE}")
+    return worst
+
+
+def _export(module: nn.Module, example: Tensor, path: Path, takes: str, gives: str, shape: dict[int, Any]) -> None:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in module.buffers())
+    with _quiet():
+        torch.onnx.export(
+            module.eval(),
+            (example,),
+            str(path),
+            input_names=[takes],
+            output_names=[gives],
+            dynamic_shapes=(shape,),
+            dynamo=True,
+            external_data=size > MAX_EMBEDDED_BYTES,
+            verbose=False,
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes on packages that are not needed, and warnings of its own parts, to itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+class _ItemSide(nn.Module):
+    def __init__(self, towers: Towers) -> None:
+        super().__init__()
+        self.item: Tensor
+        self.bias: Tensor
+        self.register_buffer("item", towers.item.t().contiguous())
+        self.register_buffer("bias", towers.bias)
+
+    def forward(self, user_vector: Tensor) -> Tensor:
+        return user_vector @ self.item + self.bias
+
+
+def _dense(model: Recommender) -> Towers | None:
+    """Return a linear model of whole histories as if these were user vectors; ``None`` for another model."""
+    if not isinstance(model, EASE | ItemKNN):
+        return None
+    if model.num_items > MAX_DENSE_ITEMS:
+        size = 4 * model.num_items**2 / 2**30
+        raise ArgumentError(
+            f"{type(model).__name__} has a weight from each item to each, {size:.1f} GiB for {model.num_items} items; "
+            f"ONNX files of it are made up to {MAX_DENSE_ITEMS} items"
+        )
+    with torch.no_grad():
+        weight = model.score(Histories.from_lists([[item] for item in range(model.num_items)]))
+    return Towers(_MultiHot(model.num_items), "items", weight.t(), torch.zeros(model.num_items))
+
+
+class _MultiHot(nn.Module):
+    """Which items a padded history holds, ``[batch_size, num_items]``."""
+
+    def __init__(self, num_items: int) -> None:
+        super().__init__()
+        self.num_items = num_items
+
+    def forward(self, items: Tensor) -> Tensor:
+        # Padding goes to a column of its own, which is cut off.
+        at = torch.where(items >= 0, items, self.num_items)
+        return torch.zeros(items.size(0), self.num_items + 1).scatter(1, at, 1.0)[:, : self.num_items]

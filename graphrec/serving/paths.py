@@ -1,0 +1,214 @@
+"""Paths through the knowledge graph, from what a user took to what is recommended."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from graphrec.histories import Histories
+from graphrec.models.inductive_kgat import InductiveKGAT
+from graphrec.serving.attribution import AttendedScore
+from graphrec.serving.naming import entity_name, relation_name
+from kg_loaders import RecGraph
+
+if TYPE_CHECKING:
+    from graphrec.encoders import ItemEdges
+
+NUM_NEIGHBOURS = 2  # films that stand in for an entity without a name
+
+
+@dataclass(frozen=True)
+class Path:
+    """A path from a past item over one entity, or straight, to the recommended item.
+
+    Args:
+        past_title: Title of the past item.
+        more_past: How many more past items lead over the same entity.
+        past_relation: What the entity is to the past item, in words; empty where its id is no words.
+        entity_id: The entity's id.
+        entity: Its name; empty where it has none.
+        known_from: Other items linked to an entity without a name.
+        relation: What the entity is to the recommended item, likewise.
+        attention: Product of the attentions along the path.
+        specificity: How much the entity tells, 0 (it is linked to every item) to 1 (to one item).
+        direct: Whether the KG links the past item itself to the recommended one; it is then the entity.
+        effect: How far the score falls without both of the path's edges; ``None`` where it was not asked for.
+    """
+
+    past_title: str
+    more_past: int
+    past_relation: str
+    entity_id: str
+    entity: str
+    known_from: tuple[str, ...]
+    relation: str
+    attention: float
+    specificity: float
+    direct: bool = False
+    effect: float | None = None
+
+    def __str__(self) -> str:
+        past = self.past_title + (f" and {self.more_past} more you took" if self.more_past else "")
+        if self.direct:
+            return f"{past} is its {self.relation}" if self.relation else f"is linked to {past}"
+        known = f" (also {', '.join(self.known_from)})" if self.known_from else ""
+        if not (self.relation and self.past_relation):
+            return f"shares {self.entity or 'an entity'} with {past}{known}"
+        if self.relation == self.past_relation:
+            return f"same {self.relation} as {past}" + (f": {self.entity}" if self.entity else known)
+        entity = f", {self.entity}," if self.entity else ""
+        article = "an" if self.past_relation[0] in "aeiou" else "a"  # a film has several actors and awards
+        return f"its {self.relation}{entity} is also {article} {self.past_relation} of {past}{known}"
+
+
+class _Way(NamedTuple):
+    """One of the paths over an entity; ``entity`` is the past item where that is linked straight to the other."""
+
+    past: int
+    entity: int
+    to_past: int | None  # edge types; None where there is no such edge
+    to_item: int
+    attention: float
+
+
+def paths_to(
+    model: InductiveKGAT, graph: RecGraph, histories: Histories, item: int, k: int, by_effect: bool = False
+) -> list[Path]:
+    r"""Return the ``k`` paths past item - entity - ``item`` that tell a person most.
+
+    A path's attention is the model's, :math:`A_{up} \, \alpha_{pe} \, \alpha_{je}`: the product of the user's to the
+    past item and of both items' to the entity. A path is also an edge from a past item straight to ``item``, with
+    :math:`A_{up} \, \alpha_{jp}`. The order is ours, for by attention alone comes first what all items share:
+
+    - Of the paths over one entity the one with equal relations ("same director"), then the strongest, stands for
+      all; of paths that read alike, the first.
+    - Paths that words can tell (of both relations, or of the entity) come before the others.
+    - Then by attention times specificity, :math:`\log(n / n_e) / \log n` for an entity linked to :math:`n_e` of
+      :math:`n` items.
+
+    Args:
+        model: In evaluation mode.
+        graph: The graph it was made of.
+        histories: One row.
+        item: Index of the item.
+        k: How many.
+        by_effect: Let strength be how far the score falls without the path's edges, found exactly for each path,
+            instead of attention and specificity; paths without which it does not fall are left out.
+    """
+    with torch.no_grad():
+        sides = model.cached("kg attention", model.kg_attention)
+        attention = model.history_attention(histories)
+    score = AttendedScore.of(model, histories, item) if by_effect else None
+    if sides is None or not histories.items.numel() or (by_effect and score is None):
+        return []
+    past_side, candidate_side = sides
+    into_item = candidate_side.item == item
+    shared = torch.isin(past_side.entity, candidate_side.entity[into_item])
+    linked = _items_by_entity(past_side.entity[shared], past_side.item[shared])
+    weight_past = torch.zeros(graph.num_items).index_add(0, histories.items, attention)
+    ways = _ways(past_side, candidate_side, weight_past, histories, item)
+    effects = None if score is None else _effects(score, ways, histories)
+
+    found: dict[int, list[tuple[bool, float, int]]] = defaultdict(list)  # entity -> (differs, minus strength, number)
+    for number, way in enumerate(ways):
+        strength = way.attention if effects is None else effects[number]
+        if effects is None or strength > 0:
+            differs = way.to_past is None or relation_name(graph, way.to_past) != relation_name(graph, way.to_item)
+            found[way.entity].append((differs, -strength, number))
+    paths, strengths = [], []
+    for entity, told in found.items():
+        _, strength, number = min(told)
+        way = ways[number]
+        path = _path(graph, way, linked[entity] - {way.past, item}, len({ways[other].past for *_, other in told}) - 1)
+        specificity = 1 - math.log(max(len(linked[entity]), 1)) / math.log(max(graph.num_items, 2))
+        effect = None if effects is None else -strength
+        paths.append(replace(path, specificity=specificity, effect=effect))
+        strengths.append(way.attention * specificity if effects is None else -strength)
+    in_words = [bool(path.direct or path.entity or (path.relation and path.past_relation)) for path in paths]
+    order = sorted(range(len(paths)), key=lambda i: (not in_words[i], -strengths[i], i))
+    first: dict[str, Path] = {}
+    for i in order:
+        first.setdefault(str(paths[i]), paths[i])
+    return list(first.values())[:k]
+
+
+def _ways(
+    past_side: ItemEdges, candidate_side: ItemEdges, weight_past: torch.Tensor, histories: Histories, item: int
+) -> list[_Way]:
+    """Return all paths from past items to ``item``."""
+    into_item = candidate_side.item == item
+    near = torch.isin(past_side.item, histories.items) & (past_side.item != item)
+    near &= torch.isin(past_side.entity, candidate_side.entity[into_item])
+    ends = defaultdict(list)  # entity -> (edge type into the item, attention)
+    ways = []
+    past_items = set(histories.items.tolist()) - {item}
+    for entity, relation, alpha in _rows(candidate_side, into_item, "entity", "relation", "alpha"):
+        ends[int(entity)].append((int(relation), alpha))
+        if int(entity) in past_items:
+            strength = float(weight_past[int(entity)]) * alpha
+            ways.append(_Way(int(entity), int(entity), None, int(relation), strength))
+    for entity, relation, past, alpha in _rows(past_side, near, "entity", "relation", "item", "alpha"):
+        for to_item, other_alpha in ends[int(entity)]:
+            strength = float(weight_past[int(past)]) * alpha * other_alpha
+            ways.append(_Way(int(past), int(entity), int(relation), to_item, strength))
+    return ways
+
+
+def _effects(score: AttendedScore, ways: list[_Way], histories: Histories) -> list[float]:
+    """Return how far the score falls without each path's edges."""
+    past, candidate = score.past, score.candidate
+    near: dict[tuple[int, int, int | None], int] = {}
+    if past is not None:
+        columns = (histories.items[past.row.long()], past.entity, past.relation)
+        keys = zip(*(column.tolist() for column in columns), strict=True)
+        near = {key: number for number, key in enumerate(keys)}
+    far: dict[tuple[int, int], int] = {}
+    if candidate is not None:
+        keys = zip(candidate.entity.tolist(), candidate.relation.tolist(), strict=True)
+        far = {key: number for number, key in enumerate(keys)}
+    first = [near.get((way.past, way.entity, way.to_past), -1) for way in ways]
+    second = [far.get((way.entity, way.to_item), -1) for way in ways]
+    left = score.without(torch.tensor(first, dtype=torch.int64), torch.tensor(second, dtype=torch.int64))
+    effects: list[float] = (score.full - left).tolist()
+    return effects
+
+
+def _path(graph: RecGraph, way: _Way, others: set[int], more_past: int) -> Path:
+    """Return a path for people; its specificity is still to be found."""
+    direct = way.to_past is None
+    name = graph.item_labels[way.past] if direct else entity_name(graph, way.entity)
+    return Path(
+        past_title=graph.item_labels[way.past],
+        more_past=0 if direct else more_past,
+        past_relation="" if way.to_past is None else relation_name(graph, way.to_past),
+        entity_id=graph.entities.id_of(way.entity),
+        entity=name,
+        known_from=() if name else _most_taken(graph, others),
+        relation=relation_name(graph, way.to_item),
+        attention=way.attention,
+        specificity=0.0,
+        direct=direct,
+    )
+
+
+def _rows(edges: ItemEdges, mask: torch.Tensor, *names: str) -> list[tuple[float, ...]]:
+    columns = [getattr(edges, name)[mask].tolist() for name in names]
+    return list(zip(*columns, strict=True))
+
+
+def _items_by_entity(entity: torch.Tensor, item: torch.Tensor) -> dict[int, set[int]]:
+    linked: dict[int, set[int]] = defaultdict(set)
+    for one, other in zip(entity.tolist(), item.tolist(), strict=True):
+        linked[one].add(other)
+    return linked
+
+
+def _most_taken(graph: RecGraph, items: set[int]) -> tuple[str, ...]:
+    taken = np.bincount(graph.interactions.item, minlength=graph.num_items)
+    best = sorted(items, key=lambda item: (-taken[item], item))[:NUM_NEIGHBOURS]
+    return tuple(graph.item_labels[item] for item in best)

@@ -1,0 +1,208 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cases.graphs import histories_of, planted_graph
+
+from graphrec.errors import ArgumentError
+from graphrec.histories import Histories
+from graphrec.models import EASE, IALS, Blend, InductiveKGAT, ItemKNN, Popularity, RippleNet
+from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out
+
+HISTORY = Histories.from_lists([[2, 5, 7, 11]])
+OPTIONS = [
+    {},
+    {"heads": 3, "gate": 2.0},
+    {"match_temperature": 0.1},
+    {"untied": False},
+    {"untied": False, "match_temperature": 0.3},
+    {"attend_candidates": False},
+    {"attend_history": False, "hops": 2},
+    {"co_neighbors": 3},
+]
+
+
+def trained_like(graph, **options):
+    """A model whose every weight matters, as after training."""
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(graph, dim=8, min_entity_items=1, **options)
+    model.prepare(histories_of(graph))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.7)
+    return model.eval()
+
+
+@pytest.fixture(params=OPTIONS, ids=str)
+def model(request):
+    return trained_like(planted_graph(), **request.param)
+
+
+def score_of(model, items, item=3):
+    with torch.no_grad():
+        return float(model.score(Histories.from_lists([items]))[0, item])
+
+
+def test_leaving_an_entry_out_is_the_score_without_it(model):
+    items = HISTORY.items.tolist()
+    effects = leave_one_out(model, HISTORY, item=3)
+    wanted = [score_of(model, items) - score_of(model, items[:i] + items[i + 1 :]) for i in range(len(items))]
+    assert effects.tolist() == pytest.approx(wanted, abs=2e-5)
+
+
+def test_the_score_of_any_part_is_the_models(model):
+    keep = torch.tensor([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
+    parts = AttendedScore.of(model, HISTORY, 3)
+    assert parts is not None
+    wanted = [score_of(model, HISTORY.items[row].tolist()) for row in keep]
+    assert parts.kept(keep).tolist() == pytest.approx(wanted, abs=2e-5)
+    assert kept_scores(model, HISTORY, 3, keep).tolist() == pytest.approx(wanted, abs=2e-5)
+
+
+def without_triples(model, graph, gone):
+    """The same weights on a graph that lacks some triples."""
+    left = replace(graph, triples=np.array([t for t in graph.triples.tolist() if t not in gone]))
+    fewer = InductiveKGAT.from_graph(left, dim=8, min_entity_items=1, heads=model.kg.sides[0].heads)
+    fewer.match, fewer.attend_candidates = model.match, model.attend_candidates
+    state = model.state_dict()
+    rows = torch.searchsorted(model.kg.entities, fewer.kg.entities)
+    state["kg.entity"] = state["kg.entity"][:, rows]
+    fewer.load_state_dict(state)
+    return fewer.eval()
+
+
+@pytest.mark.parametrize("options", [{}, {"heads": 3, "gate": 2.0}, {"match_temperature": 0.1}], ids=str)
+def test_leaving_edges_out_is_the_score_on_the_graph_without_them(options):
+    graph = planted_graph()
+    model = trained_like(graph, **options)
+    parts = AttendedScore.of(model, HISTORY, 3)
+    # Items are heads only here, so an edge into an item is one triple and changes nothing else.
+    assert not np.isin(graph.triples[:, 2], np.arange(graph.num_items)).any()
+
+    def triple(edges, number, items):
+        relation = int(edges.relation[number]) - graph.num_relations
+        return [int(items[edges.row[number]]), relation, int(edges.entity[number])]
+
+    past = [triple(parts.past, number, HISTORY.items) for number in range(parts.num_past_edges)]
+    candidate = [triple(parts.candidate, number, [3]) for number in range(parts.num_candidate_edges)]
+    assert sorted(past + candidate) == sorted(t for t in graph.triples.tolist() if t[0] in (2, 3, 5, 7, 11))
+    pairs = [(i, -1) for i in range(len(past))] + [(-1, i) for i in range(len(candidate))] + [(0, 1), (3, 0)]
+    found = parts.without(*torch.tensor(pairs).T)
+    for (near, far), score in zip(pairs, found.tolist(), strict=True):
+        gone = [past[near]] * (near >= 0) + [candidate[far]] * (far >= 0)
+        assert score == pytest.approx(score_of(without_triples(model, graph, gone), HISTORY.items.tolist()), abs=2e-5)
+        edges = torch.ones(1, len(past) + len(candidate), dtype=torch.bool)
+        edges[0, [near] * (near >= 0) + [len(past) + far] * (far >= 0)] = False
+        assert parts.kept_edges(edges).item() == pytest.approx(score, abs=1e-9)
+
+
+def test_edges_that_hold_all_of_the_attention_can_be_left_out(model):
+    """Against the sums over what is left, without any subtraction."""
+    with torch.no_grad():
+        for side in model.kg.sides:
+            side.relation_score.add_(60.0 * torch.arange(len(side.relation_score)).unsqueeze(1))
+    model.forget()
+    parts = AttendedScore.of(model, HISTORY, 3)
+    assert parts.past.alpha.max() > 0.99999
+    both = parts.num_past_edges + parts.num_candidate_edges
+    one_by_one = parts.kept_edges(~torch.eye(both, dtype=torch.bool))
+    none = torch.full((both,), -1)
+    past, candidate = none.clone(), none.clone()
+    past[: parts.num_past_edges] = torch.arange(parts.num_past_edges)
+    candidate[parts.num_past_edges :] = torch.arange(parts.num_candidate_edges)
+    assert parts.without(past, candidate).tolist() == pytest.approx(one_by_one.tolist(), abs=1e-9)
+    assert parts.without(none[:1], none[:1]).item() == pytest.approx(parts.full)
+
+
+def test_a_model_without_a_graph_has_no_edges():
+    model = trained_like(planted_graph().without_kg())
+    parts = AttendedScore.of(model, HISTORY, 3)
+    assert (parts.num_past_edges, parts.num_candidate_edges) == (0, 0)
+    assert parts.without(torch.tensor([-1]), torch.tensor([-1])).item() == pytest.approx(parts.full)
+    assert parts.kept_edges(torch.ones(2, 0, dtype=torch.bool)).tolist() == [pytest.approx(parts.full)] * 2
+
+
+def test_an_empty_history(model):
+    empty = Histories.from_lists([[]])
+    assert leave_one_out(model, empty, 3).shape == (0,)
+    parts = AttendedScore.of(model, empty, 3)
+    assert parts.full == pytest.approx(score_of(model, []), abs=1e-5)
+    edges = torch.zeros(parts.num_candidate_edges, dtype=torch.int64)
+    assert parts.without(edges - 1, edges).tolist() == pytest.approx([parts.full] * len(edges))
+
+
+def test_a_model_that_reads_a_history_otherwise_is_not_taken_apart():
+    class Last(InductiveKGAT):
+        """Reads the last item alone."""
+
+        def score(self, histories):
+            return super().score(histories.keep(torch.arange(histories.items.numel()) == histories.items.numel() - 1))
+
+    model = Last.from_graph(planted_graph(), dim=8).eval()
+    torch.nn.init.normal_(model.item_bias)
+    assert AttendedScore.of(model, HISTORY, 3) is None
+    effects = leave_one_out(model, HISTORY, 3)
+    assert effects[:3].abs().max() < 1e-6
+    assert effects[3].abs() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["EASE", "ItemKNN", "IALS", "Popularity", "Blend", "RippleNet"])
+def test_every_model_can_be_asked(name):
+    graph = planted_graph()
+    if name == "IALS":
+        pytest.importorskip("implicit")
+    torch.manual_seed(0)
+    kind = {"EASE": EASE, "ItemKNN": ItemKNN, "IALS": IALS, "Popularity": Popularity, "RippleNet": RippleNet}.get(name)
+    if kind is None:
+        made = Blend.from_graph(graph, dim=8)
+        made.prepare(histories_of(graph))
+    else:
+        made = kind.from_graph(graph)
+    if hasattr(made, "fit"):
+        made.fit(histories_of(graph))
+    made = made.eval()
+    items = HISTORY.items.tolist()
+    effects = leave_one_out(made, HISTORY, 3)
+    wanted = [score_of(made, items) - score_of(made, items[:i] + items[i + 1 :]) for i in range(len(items))]
+    assert effects.tolist() == pytest.approx(wanted, abs=1e-4)
+    summands = made.contributions(HISTORY, 3)
+    if name in ("EASE", "ItemKNN"):
+        assert float(summands.sum()) == pytest.approx(score_of(made, items), abs=1e-5)
+        several = Histories.from_lists([[1, 2], items])
+        assert made.contributions(several, 3)[2:].tolist() == pytest.approx(summands.tolist())
+    else:
+        assert summands is None
+
+
+def test_entries_of_itemknn_that_name_one_item_share_what_it_gives():
+    graph = planted_graph()
+    model = ItemKNN.from_graph(graph)
+    model.fit(histories_of(graph))
+    twice = Histories.from_lists([[2, 5, 2]])
+    once = Histories.from_lists([[2, 5]])
+    item = int(model.score(once)[0].argmax())
+    assert float(model.contributions(twice, item).sum()) == pytest.approx(float(model.score(twice)[0, item]))
+    assert model.contributions(twice, item)[0] == model.contributions(once, item)[0] / 2
+
+
+def test_times_stay_with_their_items():
+    class Newest(Popularity):
+        """The newest item of the history first."""
+
+        def score(self, histories):
+            scores = torch.zeros(len(histories), self.num_items)
+            scores[:, 3] = torch.tensor(
+                [float(histories.times[histories.rows == row].sum()) for row in range(len(histories))]
+            )
+            return scores
+
+    histories = replace(HISTORY, times=torch.tensor([1.0, 2.0, 4.0, 8.0], dtype=torch.float64))
+    assert leave_one_out(Newest(80), histories, 3).tolist() == [1.0, 2.0, 4.0, 8.0]
+
+
+def test_wrong_questions_are_refused():
+    model = trained_like(planted_graph())
+    with pytest.raises(ArgumentError, match="must hold one row, got 2"):
+        kept_scores(model, Histories.from_lists([[1], [2]]), 3, torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(ArgumentError, match=r"keep must have shape \[num_parts, 4\], got \[1, 3\]"):
+        kept_scores(model, HISTORY, 3, torch.ones(1, 3, dtype=torch.bool))

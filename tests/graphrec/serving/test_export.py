@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from cases.graphs import histories_of, planted_graph
+
+from graphrec.errors import ArgumentError
+from graphrec.histories import Histories
+from graphrec.models import BPRMF, EASE, Blend, InductiveKGAT, ItemKNN, Popularity, SoftmaxMF
+from graphrec.serving.export import export
+from graphrec.serving.recommender import RunRecommender
+from graphrec.serving.towers import padded, towers_of
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:onnxscript", "ignore::DeprecationWarning:onnx")
+
+
+def made(kind, **options):
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = kind.from_graph(graph, **options)
+    if hasattr(model, "fit"):
+        model.fit(histories_of(graph))
+    else:
+        model.prepare(histories_of(graph))
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.5)
+    return RunRecommender(model, graph)
+
+
+def run(folder, name, **inputs):
+    session = onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
+
+
+@pytest.mark.parametrize("kind", [InductiveKGAT, EASE, ItemKNN])
+def test_a_history_gets_the_scores_of_torch(tmp_path, kind):
+    recommender = made(kind, **({"dim": 8} if kind is InductiveKGAT else {}))
+    report = export(recommender, tmp_path / "out")
+    assert report["max_difference"] <= 1e-4
+    assert json.loads((tmp_path / "out" / "export.json").read_text()) == report
+    assert json.loads((tmp_path / "out" / "item_ids.json").read_text()) == list(recommender.graph.items)
+    for lists in ([[4, 2, 9], [], [7]], [[5]], [[]], [list(range(60))] * 5):
+        histories = Histories.from_lists(lists)
+        items = np.full((len(lists), max(1, *map(len, lists)) + 2), -1)  # more padding than needed changes nothing
+        for row, one in enumerate(lists):
+            items[row, : len(one)] = one
+        found = run(tmp_path / "out", "items.onnx", user_vector=run(tmp_path / "out", "user.onnx", items=items))
+        with torch.no_grad():
+            np.testing.assert_allclose(found, recommender.model.score(histories).numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [SoftmaxMF, BPRMF])
+def test_a_known_user_gets_the_scores_of_torch(tmp_path, kind):
+    recommender = made(kind)
+    report = export(recommender, tmp_path / "out")
+    assert report["input"] == "user_index"
+    assert json.loads((tmp_path / "out" / "user_ids.json").read_text()) == list(recommender.graph.users)
+    users = np.array([3, 0, 77])
+    found = run(tmp_path / "out", "items.onnx", user_vector=run(tmp_path / "out", "user.onnx", user_index=users))
+    with torch.no_grad():
+        wanted = recommender.model.score(recommender.known.select(torch.from_numpy(users)))
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("vectors", ["safetensors", "parquet"])
+def test_item_vectors_are_those_that_score(tmp_path, vectors):
+    recommender = made(InductiveKGAT, dim=8)
+    export(recommender, tmp_path / "out", vectors, onnx=False)
+    assert not list((tmp_path / "out").glob("*.onnx"))
+    if vectors == "parquet":
+        pytest.importorskip("pyarrow")
+        import pandas as pd
+
+        table = pd.read_parquet(tmp_path / "out" / "items.parquet")
+        assert table["item_id"].tolist() == list(recommender.graph.items)
+        assert table["title"].tolist() == recommender.graph.item_labels
+        item, bias = np.stack(table["vector"].to_numpy()), table["bias"].to_numpy()
+    else:
+        from safetensors.numpy import load_file
+
+        item, bias = load_file(tmp_path / "out" / "items.safetensors").values()
+        item, bias = (item, bias) if item.ndim == 2 else (bias, item)
+    histories = Histories.from_lists([[1, 2], [5]])
+    user = towers_of(recommender.model).user_vectors(histories).numpy()
+    with torch.no_grad():
+        np.testing.assert_allclose(user @ item.T + bias, recommender.model.score(histories).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "why"),
+    [
+        (
+            InductiveKGAT,
+            {"match_temperature": 0.1},
+            "InductiveKGAT has no user and item vectors: with match_temperature",
+        ),
+        (Blend, {"dim": 8}, "Blend has no user and item vectors: a blend brings the scores"),
+        (Popularity, {}, "Popularity has no user and item vectors: its score is no inner product"),
+    ],
+)
+def test_models_without_two_sides_say_why(tmp_path, kind, options, why):
+    with pytest.raises(ArgumentError, match=why):
+        export(made(kind, **options), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_reads_a_history_otherwise_is_noticed():
+    class Doubled(InductiveKGAT):
+        """Adds what its towers do not know."""
+
+        def score(self, histories):
+            return 2 * super().score(histories)
+
+    with pytest.raises(ArgumentError, match="reads a history in a way that the user side cannot"):
+        towers_of(made(Doubled, dim=8).model)
+
+
+def test_a_large_linear_model_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("graphrec.serving.export.MAX_DENSE_ITEMS", 79)
+    with pytest.raises(ArgumentError, match=r"a weight from each item to each, 0\.0 GiB for 80 items"):
+        export(made(EASE), tmp_path / "out")
+    monkeypatch.undo()
+    with pytest.raises(ArgumentError, match="EASE has no item vectors to export"):
+        export(made(EASE), tmp_path / "out", onnx=False)
+
+
+def test_what_cannot_be_written_is_refused_first(tmp_path, monkeypatch):
+    recommender = made(InductiveKGAT, dim=8)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ArgumentError, match="output must be a new or empty folder"):
+        export(recommender, tmp_path / "full")
+    with pytest.raises(ArgumentError, match="did you mean 'parquet'"):
+        export(recommender, tmp_path / "out", "parqet")
+    (tmp_path / "empty").mkdir()
+    export(recommender, tmp_path / "empty", onnx=False)
+    assert (tmp_path / "empty" / "export.json").is_file()
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else object())
+    with pytest.raises(ArgumentError, match=r"ONNX needs onnxscript: pip install 'graphrec\[onnx\]'"):
+        export(recommender, tmp_path / "out")
+
+
+def test_padding():
+    assert padded(Histories.from_lists([])).shape == (0, 1)
+    assert padded(Histories.from_lists([[], []])).tolist() == [[-1], [-1]]
