@@ -106,10 +106,11 @@ def paths_to(
     score = AttendedScore.of(model, histories, item) if by_effect else None
     if sides is None or not histories.items.numel() or (by_effect and score is None):
         return []
-    past_side, candidate_side = sides
-    into_item = candidate_side.item == item
-    shared = torch.isin(past_side.entity, candidate_side.entity[into_item])
-    linked = _items_by_entity(past_side.entity[shared], past_side.item[shared])
+    past_side, candidate_side = model.cached("indexed kg attention", lambda: _index(sides, graph.num_items))
+    names: list[str] = model.cached(
+        "relation names", lambda: [relation_name(graph, kind) for kind in range(2 * graph.num_relations)]
+    )
+    linked: _Linked = model.cached("linked items", lambda: _Linked(sides[0], graph))
     weight_past = torch.zeros(graph.num_items).index_add(0, histories.items, attention)
     ways = _ways(past_side, candidate_side, weight_past, histories, item)
     effects = None if score is None else _effects(score, ways, histories)
@@ -118,14 +119,14 @@ def paths_to(
     for number, way in enumerate(ways):
         strength = way.attention if effects is None else effects[number]
         if effects is None or strength > 0:
-            differs = way.to_past is None or relation_name(graph, way.to_past) != relation_name(graph, way.to_item)
+            differs = way.to_past is None or names[way.to_past] != names[way.to_item]
             found[way.entity].append((differs, -strength, number))
     paths, strengths = [], []
     for entity, told in found.items():
         _, strength, number = min(told)
         way = ways[number]
-        path = _path(graph, way, linked[entity] - {way.past, item}, len({ways[other].past for *_, other in told}) - 1)
-        specificity = 1 - math.log(max(len(linked[entity]), 1)) / math.log(max(graph.num_items, 2))
+        path = _path(graph, way, item, linked, len({ways[other].past for *_, other in told}) - 1)
+        specificity = 1 - math.log(max(len(linked.of(entity)), 1)) / math.log(max(graph.num_items, 2))
         effect = None if effects is None else -strength
         paths.append(replace(path, specificity=specificity, effect=effect))
         strengths.append(way.attention * specificity if effects is None else -strength)
@@ -137,24 +138,62 @@ def paths_to(
     return list(first.values())[:k]
 
 
+class _Side:
+    """A side's edges, found by their items without a look at all the others."""
+
+    def __init__(self, edges: ItemEdges, num_items: int) -> None:
+        self.edges = edges
+        self._order = torch.argsort(edges.item, stable=True)
+        self._start = torch.bincount(edges.item, minlength=num_items).cumsum(0).tolist()
+
+    def into(self, items: list[int]) -> torch.Tensor:
+        """Return the positions of all edges into some items, ascending."""
+        parts = [self._order[self._start[item - 1] if item else 0 : self._start[item]] for item in items]
+        return torch.cat([self._order[:0], *parts]).sort().values
+
+
+class _Linked:
+    """The items that each entity is linked to, the most taken first."""
+
+    def __init__(self, edges: ItemEdges, graph: RecGraph) -> None:
+        taken = np.bincount(graph.interactions.item, minlength=graph.num_items)
+        pairs = np.unique(np.stack([edges.entity.numpy(), edges.item.numpy()]), axis=1)
+        entity, item = pairs[:, np.lexsort((pairs[1], -taken[pairs[1]], pairs[0]))]
+        self._items = item
+        self._start = np.zeros(graph.num_entities + 1, dtype=np.int64)
+        np.cumsum(np.bincount(entity, minlength=graph.num_entities), out=self._start[1:])
+
+    def of(self, entity: int) -> list[int]:
+        """Return an entity's items."""
+        items: list[int] = self._items[self._start[entity] : self._start[entity + 1]].tolist()
+        return items
+
+
+def _index(sides: tuple[ItemEdges, ItemEdges], num_items: int) -> tuple[_Side, _Side]:
+    past, candidate = sides
+    first = _Side(past, num_items)
+    return first, first if candidate is past else _Side(candidate, num_items)
+
+
 def _ways(
-    past_side: ItemEdges, candidate_side: ItemEdges, weight_past: torch.Tensor, histories: Histories, item: int
+    past_side: _Side, candidate_side: _Side, weight_past: torch.Tensor, histories: Histories, item: int
 ) -> list[_Way]:
     """Return all paths from past items to ``item``."""
-    into_item = candidate_side.item == item
-    near = torch.isin(past_side.item, histories.items) & (past_side.item != item)
-    near &= torch.isin(past_side.entity, candidate_side.entity[into_item])
+    into_item = candidate_side.into([item])
+    near = past_side.into(sorted(set(histories.items.tolist()) - {item}))
+    near = near[torch.isin(past_side.edges.entity[near], candidate_side.edges.entity[into_item])]
     ends = defaultdict(list)  # entity -> (edge type into the item, attention)
     ways = []
     past_items = set(histories.items.tolist()) - {item}
-    for entity, relation, alpha in _rows(candidate_side, into_item, "entity", "relation", "alpha"):
+    for entity, relation, alpha in _rows(candidate_side.edges, into_item, "entity", "relation", "alpha"):
         ends[int(entity)].append((int(relation), alpha))
         if int(entity) in past_items:
             strength = float(weight_past[int(entity)]) * alpha
             ways.append(_Way(int(entity), int(entity), None, int(relation), strength))
-    for entity, relation, past, alpha in _rows(past_side, near, "entity", "relation", "item", "alpha"):
+    weights = weight_past.tolist()
+    for entity, relation, past, alpha in _rows(past_side.edges, near, "entity", "relation", "item", "alpha"):
         for to_item, other_alpha in ends[int(entity)]:
-            strength = float(weight_past[int(past)]) * alpha * other_alpha
+            strength = weights[int(past)] * alpha * other_alpha
             ways.append(_Way(int(past), int(entity), int(relation), to_item, strength))
     return ways
 
@@ -178,17 +217,18 @@ def _effects(score: AttendedScore, ways: list[_Way], histories: Histories) -> li
     return effects
 
 
-def _path(graph: RecGraph, way: _Way, others: set[int], more_past: int) -> Path:
+def _path(graph: RecGraph, way: _Way, item: int, linked: _Linked, more_past: int) -> Path:
     """Return a path for people; its specificity is still to be found."""
     direct = way.to_past is None
     name = graph.item_labels[way.past] if direct else entity_name(graph, way.entity)
+    others = [] if name else [other for other in linked.of(way.entity) if other not in (way.past, item)]
     return Path(
         past_title=graph.item_labels[way.past],
         more_past=0 if direct else more_past,
         past_relation="" if way.to_past is None else relation_name(graph, way.to_past),
         entity_id=graph.entities.id_of(way.entity),
         entity=name,
-        known_from=() if name else _most_taken(graph, others),
+        known_from=() if name else tuple(graph.item_labels[other] for other in others[:NUM_NEIGHBOURS]),
         relation=relation_name(graph, way.to_item),
         attention=way.attention,
         specificity=0.0,
@@ -196,19 +236,6 @@ def _path(graph: RecGraph, way: _Way, others: set[int], more_past: int) -> Path:
     )
 
 
-def _rows(edges: ItemEdges, mask: torch.Tensor, *names: str) -> list[tuple[float, ...]]:
-    columns = [getattr(edges, name)[mask].tolist() for name in names]
+def _rows(edges: ItemEdges, at: torch.Tensor, *names: str) -> list[tuple[float, ...]]:
+    columns = [getattr(edges, name)[at].tolist() for name in names]
     return list(zip(*columns, strict=True))
-
-
-def _items_by_entity(entity: torch.Tensor, item: torch.Tensor) -> dict[int, set[int]]:
-    linked: dict[int, set[int]] = defaultdict(set)
-    for one, other in zip(entity.tolist(), item.tolist(), strict=True):
-        linked[one].add(other)
-    return linked
-
-
-def _most_taken(graph: RecGraph, items: set[int]) -> tuple[str, ...]:
-    taken = np.bincount(graph.interactions.item, minlength=graph.num_items)
-    best = sorted(items, key=lambda item: (-taken[item], item))[:NUM_NEIGHBOURS]
-    return tuple(graph.item_labels[item] for item in best)
