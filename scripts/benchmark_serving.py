@@ -3,13 +3,13 @@
     python scripts/benchmark_serving.py RUN
     python scripts/benchmark_serving.py --synthetic 100000
 
-The service runs in a process of its own, the load in this one and in wrk (Debian's package; without it, that row is left
-out), all on loopback and on the cores that this process may use (``taskset -c 0,1 python ...`` for two).
+The service runs in a process of its own, the load in this one and in wrk (Debian's package; without it, that row is
+left out), all on loopback and on the cores that this process may use (``taskset -c 0,1 python ...`` for two).
 
 - Lists a second: wrk, 32 connections that each ask again at once, random known users, 10 items.
-- Latency at a rate: requests are sent on a schedule, whether or not earlier ones have been answered, and each is measured
-  from the moment it was due, so a service that falls behind cannot hide it.
-- CPU per request: the service's own time on the processor, which says what the machine could do if nobody else used it.
+- Latency at a rate: requests are sent on a schedule, whether or not earlier ones have been answered, and each is
+  measured from the moment it was due, so a service that falls behind cannot hide it.
+- CPU per request: the service's own time on the processor, which says what an idle machine could do.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from kg_loaders import RecGraph
 
 CONNECTIONS = 32
 SCRIPT = """
@@ -60,11 +63,11 @@ class Client:
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
-        answer = json.loads(await reader.readexactly(length))
+        answer = await reader.readexactly(length)
         self._free.append(pair)
         if head[9:12] not in (b"200", b"201"):
-            raise RuntimeError(f"{path}: {answer}")
-        return answer
+            raise OSError(f"{path}: status {head[9:12].decode()}: {answer.decode()}")
+        return json.loads(answer)
 
 
 def main() -> None:
@@ -138,11 +141,15 @@ def throughput(folder: Path, port: int, pid: int, users: list[str], seconds: flo
 
 async def at_rate(ask: Callable[[Client], Awaitable[None]], port: int, rate: float, seconds: float) -> list[float]:
     """Ask on a schedule; return how long after its due time each answer came."""
-    client, taken, tasks = Client(port), [], []
+    client, taken, tasks, failed = Client(port), [], [], []
 
     async def one(due: float) -> None:
-        await ask(client)
-        taken.append(time.perf_counter() - due)
+        try:
+            await ask(client)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            failed.append(str(error))
+        else:
+            taken.append(time.perf_counter() - due)
 
     start = time.perf_counter()
     for number in range(int(rate * seconds)):
@@ -150,6 +157,8 @@ async def at_rate(ask: Callable[[Client], Awaitable[None]], port: int, rate: flo
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.create_task(one(due)))
     await asyncio.gather(*tasks)
+    if failed:
+        say(f"FAILED, of {len(tasks)}", f"{len(failed)}, first: {failed[0]}")
     return taken
 
 
@@ -196,21 +205,52 @@ def growth(minutes: float, port: int, pid: int, users: list[str]) -> None:
 
 
 def make_run(folder: Path, num_items: int) -> Path:
-    """Train one epoch on planted data: what is measured does not depend on how good the model is."""
+    """Train one epoch on random data: what is measured does not depend on how good the model is."""
     from graphrec.experiment import RunConfig, run
     from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig
     from graphrec.training import TrainConfig
     from kg_loaders.formats import tables
-    from kg_loaders.synthetic import planted
 
-    tables.write(planted(num_users=5000, num_items=num_items, num_cold_items=0), folder / "planted")
+    tables.write(random_graph(num_items), folder / "random")
     config = RunConfig(
-        data=DataConfig(name=str(folder / "planted")),
+        data=DataConfig(name=str(folder / "random")),
         model=ModelConfig("InductiveKGAT", {"dim": 64}),
         train=TrainConfig(epochs=1, refit=False),
         eval=EvalConfig(metrics=("ndcg@20",)),
     )
     return run(config, folder / "run", quiet=True).path
+
+
+def random_graph(num_items: int, num_users: int = 2000, length: int = 60, facts: int = 4) -> RecGraph:
+    """Return users with histories of one length, popular and rare items, and entities that items share."""
+    from kg_loaders import Interactions, RecGraph, Vocabulary
+
+    draw = np.random.default_rng(0)
+    popularity = 1 / np.arange(1, num_items + 1) ** 0.8
+    popularity /= popularity.sum()
+    items = np.stack([draw.choice(num_items, length, replace=False, p=popularity) for _ in range(num_users)])
+    split = np.zeros((num_users, length), dtype=np.int8)
+    split[:, -2], split[:, -1] = 1, 2  # valid, test
+    num_entities = num_items // 10
+    heads = np.repeat(np.arange(num_items), facts)
+    tails = num_items + (num_entities * draw.random(num_items * facts) ** 2).astype(np.int64)
+    triples = np.unique(np.stack([heads, np.tile(np.arange(facts), num_items), tails], axis=1), axis=0)
+    order = np.argsort(items, axis=1)
+    return RecGraph(
+        users=Vocabulary((f"user-{i}" for i in range(num_users)), "user"),
+        entities=Vocabulary(
+            [f"item-{i}" for i in range(num_items)] + [f"e-{i}" for i in range(num_entities)], "entity"
+        ),
+        num_items=num_items,
+        interactions=Interactions(
+            np.repeat(np.arange(num_users), length),
+            np.take_along_axis(items, order, axis=1).ravel(),
+            split=np.take_along_axis(split, order, axis=1).ravel(),
+        ),
+        relations=Vocabulary([f"relation-{i}" for i in range(facts)], "relation"),
+        triples=triples,
+        name=f"random-{num_items}",
+    )
 
 
 def list_users(run: Path, folder: Path) -> list[str]:

@@ -117,13 +117,9 @@ def test_key_file_is_private_and_checked(tmp_path: Path) -> None:
         KeyRing.load(tmp_path / "bad.json")
 
 
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True)]
-    + [("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("host", False)],
-)
-def test_only_loopback_goes_without_keys(host: str, local: bool) -> None:
-    assert is_loopback(host) is local
+def test_only_loopback_goes_without_keys() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "localhost", "::1", "127.9.9.9")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "host.example")))
 
 
 def test_page_of_another_site_cannot_ask(client: Client, port: int) -> None:
