@@ -17,10 +17,9 @@ from typing import Any, Protocol, Self, TypeVar
 
 from graphrec.errors import StoreError, check_choice
 
-KINDS = ("like", "dislike", "undo", "show", "click")
-"""What an event can be. The first three change what a user is recommended; the others are counted alone."""
+KINDS = ("like", "dislike", "undo")
+"""What an event can be."""
 
-STATES = KINDS[:3]
 APPLICATION_ID, FORMAT_VERSION = 0x67726563, 1  # "grec", in the header of the file
 MOST_IN_ONE_COMMIT = 512  # writers that share one fsync
 PAGE = 10_000  # rows read at once
@@ -32,7 +31,7 @@ CREATE TABLE items (
 );
 CREATE TABLE events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, item_id TEXT NOT NULL, kind TEXT NOT NULL,
-    time REAL NOT NULL, model TEXT NOT NULL, event_id TEXT UNIQUE
+    time REAL NOT NULL, event_id TEXT UNIQUE
 );
 """
 
@@ -47,9 +46,8 @@ class Event:
         user_id: Who; an id of the data set, or any other for somebody new.
         item_id: With which item.
         kind: One of :data:`KINDS`. ``like`` adds the item to the user's history; ``dislike`` takes it out of the
-            history and of all lists; ``undo`` withdraws either; ``show`` and ``click`` are counted in reports.
+            history and of all lists; ``undo`` withdraws either.
         time: Seconds since 1970; now when not given.
-        model: Which served model the item came from, for reports; empty where that is unknown.
         event_id: The sender's own id of the event: one that is sent twice counts once.
 
     Raises:
@@ -60,7 +58,6 @@ class Event:
     item_id: str
     kind: str = "like"
     time: float = field(default_factory=time.time)
-    model: str = ""
     event_id: str | None = None
 
     def __post_init__(self) -> None:
@@ -104,7 +101,7 @@ class Listener(Protocol):
         """Take new items."""
 
     def on_events(self, events: Sequence[Event]) -> None:
-        """Take events; only those of :data:`STATES`."""
+        """Take events."""
 
 
 @dataclass
@@ -287,12 +284,11 @@ class Store:
             _settle(job, partial(self._tell, items, events))
 
     def _tell(self, items: Sequence[NewItem], events: Sequence[Event]) -> int:
-        states = [event for event in events if event.kind in STATES]
         for listener in self._listeners:
             if items:
                 listener.on_items(items)
-            if states:
-                listener.on_events(states)
+            if events:
+                listener.on_events(events)
         return len(items) + len(events)
 
     def _insert_items(self, items: Sequence[NewItem]) -> list[NewItem]:
@@ -301,8 +297,8 @@ class Store:
         return [item for item, row in rows if self._database.execute(sql, row).rowcount]
 
     def _insert_events(self, events: Sequence[Event]) -> list[Event]:
-        sql = "INSERT OR IGNORE INTO events (user_id, item_id, kind, time, model, event_id) VALUES (?, ?, ?, ?, ?, ?)"
-        rows = ((e, (e.user_id, e.item_id, e.kind, e.time, e.model, e.event_id)) for e in events)
+        sql = "INSERT OR IGNORE INTO events (user_id, item_id, kind, time, event_id) VALUES (?, ?, ?, ?, ?)"
+        rows = ((e, (e.user_id, e.item_id, e.kind, e.time, e.event_id)) for e in events)
         return [event for event, row in rows if self._database.execute(sql, row).rowcount]
 
     def _catch_up(self, listener: Listener, after_item: int, after_event: int) -> tuple[int, int, bool]:
@@ -310,11 +306,8 @@ class Store:
         items = self._database.execute(sql, (after_item,)).fetchall()  # few, and the model grows by all at once
         if items:
             listener.on_items([NewItem(id_, title, _from_json(facts)) for _, id_, title, facts in items])
-        sql = (
-            "SELECT seq, user_id, item_id, kind, time FROM events WHERE seq > ? AND kind IN (?, ?, ?) "
-            "ORDER BY seq LIMIT ?"
-        )
-        events = self._database.execute(sql, (after_event, *STATES, PAGE)).fetchall()
+        sql = "SELECT seq, user_id, item_id, kind, time FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        events = self._database.execute(sql, (after_event, PAGE)).fetchall()
         if events:
             listener.on_events([Event(*row[1:]) for row in events])
         complete = len(events) < PAGE

@@ -201,9 +201,8 @@ function changeTaste(item, kind) {
   return refresh();
 }
 
-async function changeUser(item, kind, model) {
-  const event = { user_id: state.user, item_id: item.item_id, kind, ...(model ? { model } : {}) };
-  await ask("events", { events: [event] });
+async function changeUser(item, kind) {
+  await ask("events", { events: [{ user_id: state.user, item_id: item.item_id, kind }] });
   return refresh();
 }
 
@@ -319,8 +318,8 @@ function makeEntry(item, model, both, before) {
   if (both) title.append(make("span", "on both lists", "both"));
   const buttons = {
     why: [() => explain(item, model), `Why ${item.title}?`],
-    like: [() => react(item, "like", model), `Like ${item.title}`],
-    dislike: [() => react(item, "dislike", model), `Not for me: ${item.title}`],
+    like: [() => react(item, "like"), `Like ${item.title}`],
+    dislike: [() => react(item, "dislike"), `Not for me: ${item.title}`],
   };
   for (const [name, [action, label]] of Object.entries(buttons)) {
     const button = entry.querySelector(`.${name}`);
@@ -332,8 +331,8 @@ function makeEntry(item, model, both, before) {
   return entry;
 }
 
-const react = (item, kind, model) =>
-  state.mode === "taste" ? changeTaste({ item_id: item.item_id, title: item.title }, kind) : changeUser(item, kind, model.name);
+const react = (item, kind) =>
+  state.mode === "taste" ? changeTaste({ item_id: item.item_id, title: item.title }, kind) : changeUser(item, kind);
 
 async function act(action) {
   try {

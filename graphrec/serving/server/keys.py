@@ -20,7 +20,7 @@ SCOPES = ("read", "write", "admin")
 """What a key may do, each more than the one before: ask; send events; add items and load runs."""
 
 TOKEN = re.compile(r"grk_([0-9a-f]{16})_([\w-]{43})", re.ASCII)
-# scrypt with 16 MiB and some 50 ms. The secret has 256 random bits: what is slow here is the second wall, not the first.
+# scrypt with 16 MiB and some 50 ms. The secret has 256 random bits: a slow hash is the second wall, not the first.
 COST, BLOCK, LANES = 2**14, 8, 1
 FAILURES, FAILURES_A_SECOND = 5.0, 0.2  # wrong secrets for one key: a slow hash must not become a way to burden us
 

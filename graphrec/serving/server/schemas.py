@@ -80,15 +80,14 @@ class EventIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     user_id: Text | None = Field(None, description="Somebody new when not given; the answer holds their id.")
     item_id: Text
-    kind: Literal["like", "dislike", "undo", "show", "click"] = "like"
+    kind: Literal["like", "dislike", "undo"] = "like"
     time: float | None = Field(None, ge=0, le=1e11, allow_inf_nan=False, description="Seconds since 1970; now if null.")
-    model: ModelName | None = Field(None, description="The model whose list the item came from, for reports.")
     event_id: Text | None = Field(None, description="Your own id: an event that is sent twice counts once.")
 
     def event(self, new_user: str) -> Event:
         """Return it as the store takes it."""
         when = time.time() if self.time is None else self.time
-        return Event(self.user_id or new_user, self.item_id, self.kind, when, self.model or "", self.event_id)
+        return Event(self.user_id or new_user, self.item_id, self.kind, when, self.event_id)
 
 
 class EventsRequest(BaseModel):

@@ -87,17 +87,6 @@ def test_event_sent_twice_counts_once_and_items_too(tmp_path: Path) -> None:
         assert store.add_events([Event("u", "i"), Event("u", "i")]).result() == 2  # without an id both count
 
 
-def test_shows_and_clicks_are_kept_but_change_nobody(tmp_path: Path) -> None:
-    with Store(tmp_path / "s") as store:
-        heard = Heard()
-        store.subscribe(heard)
-        store.add_events([Event("u", "i", "show"), Event("u", "i", "click"), Event("u", "i", "like")]).result()
-        again = Heard()
-        store.subscribe(again)
-        assert [event.kind for event in heard.events] == [event.kind for event in again.events] == ["like"]
-        assert store.count()["events"] == 3
-
-
 def test_writers_share_commits_and_all_are_told(tmp_path: Path) -> None:
     with Store(tmp_path / "s") as store:
         blocked = threading.Event()
