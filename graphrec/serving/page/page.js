@@ -359,7 +359,7 @@ function shortReason(why) {
   const parts = [];
   if (first) parts.push(`because of ${first.title}`);
   if (why.paths.length) parts.push(sentence(why, why.paths[0]));
-  return parts.join("; ") || "popular with everybody";
+  return parts.join("; ") || why.sentences[0];
 }
 
 // The sentences of the paths are the last ones, in their order.
@@ -393,7 +393,7 @@ async function explain(item, model) {
     list.append(...why.paths.map((path) => make("li", sentence(why, path))));
     content.append(list);
   }
-  if (!past.length && !why.paths.length) content.append(make("p", "It is popular; nothing in the history speaks for it."));
+  if (!past.length && !why.paths.length) content.append(make("p", `${why.sentences[0]}.`));
   $("why-title").focus();
 }
 
