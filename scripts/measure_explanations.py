@@ -16,10 +16,10 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,8 +38,7 @@ FEWEST_ITEMS = 10
 TOP = 5  # reasons compared between seeds
 
 
-@dataclass(frozen=True)
-class Explained:
+class Explained(NamedTuple):
     """What can be taken away, the score of what is left, and the importance of each part by method."""
 
     kind: str

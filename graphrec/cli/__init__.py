@@ -23,6 +23,7 @@ COMMANDS = {
     "tune": "search a model's settings on the validation part",
     "recommend": "rank items for a user, a stranger, or all users",
     "explain": "say why an item is recommended",
+    "index": "make the index that finds a run's best items without scoring all",
     "export": "write item vectors and ONNX files",
     "serve": "answer over HTTP, with a page to look at",
 }

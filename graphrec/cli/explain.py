@@ -14,7 +14,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     add_who(parser)
     parser.add_argument("--item", required=True, metavar="TITLE_OR_ID", help="the item to explain")
-    parser.add_argument("--method", metavar="NAME", help="contributions, leave-one-out or attention; the model's own")
+    parser.add_argument("--method", metavar="NAME", help="leave-one-out (default), contributions or attention")
     parser.add_argument("-k", type=int, help="at most so many past items and paths")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw it: FILE.svg or FILE.png")
     arguments = parser.parse_args(argv)

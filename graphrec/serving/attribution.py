@@ -41,7 +41,7 @@ def kept_scores(model: Recommender, histories: Histories, item: int, keep: Tenso
         >>> _ = model.fit(Histories.from_lists([[0, 1], [0, 1], [1, 2]]))
         >>> keep = torch.tensor([[True, True], [True, False], [False, False]])
         >>> [round(score, 2) for score in kept_scores(model, Histories.from_lists([[0, 2]]), 1, keep).tolist()]
-        [1.0, 0.67, 0.0]
+        [1.17, 0.67, 0.0]
     """
     if len(histories) != 1:
         raise ArgumentError(f"histories must hold one row, got {len(histories)}")
@@ -72,18 +72,18 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
         Li, Monroe and Jurafsky, "Understanding Neural Networks through Representation Erasure" (2016), eq. 1, with the
         difference instead of the relative one.
     """
-    size = histories.items.numel()
-    without = ~torch.eye(size, dtype=torch.bool)
     if isinstance(model, InductiveKGAT):
         parts = AttendedScore.of(model, histories, item)
         if parts is not None:
-            return parts.full - parts.kept(without)
+            return parts.leave_one_out()
     else:
         with torch.no_grad():
             summands = model.contributions(histories, item)
         if summands is not None:
             return summands.double()  # a sum of one term for each entry loses this term
-    scores = kept_scores(model, histories, item, torch.cat([torch.ones(1, size, dtype=torch.bool), without]))
+    size = histories.items.numel()
+    everything, without = torch.ones(1, size, dtype=torch.bool), ~torch.eye(size, dtype=torch.bool)
+    scores = kept_scores(model, histories, item, torch.cat([everything, without]))
     return scores[0] - scores[1:]
 
 
@@ -176,6 +176,10 @@ class AttendedScore:
         alpha: Tensor = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
         return alpha
 
+    def leave_one_out(self) -> Tensor:
+        """Return how far the score falls without each entry, float64 ``[total]``."""
+        return self.full - self.kept(~torch.eye(len(self._h), dtype=torch.bool))
+
     def kept(self, entries: Tensor) -> Tensor:
         """Score with a part of the history, float64 ``[num_parts]``.
 
@@ -210,37 +214,39 @@ class AttendedScore:
                 found.append(self._match_score(weight @ self._powers(h, g), weight.sum()).reshape(1))
         return torch.cat(found)
 
-    def without(self, past: Tensor, candidate: Tensor) -> Tensor:
-        """Score without one edge into a past item, one into the candidate, or both at once, float64 ``[num_parts]``.
+    def without(self, past: Tensor, candidate: Tensor, group: Tensor | None = None) -> Tensor:
+        """Score without an edge into the candidate, one into each of some past items, or both, float64 ``[num_parts]``.
 
         Args:
-            past: Edge numbers in :attr:`past`, int64 ``[num_parts]``; -1 leaves all of them.
-            candidate: Edge numbers in :attr:`candidate`, likewise.
+            past: Edge numbers in :attr:`past`, int64 ``[num_left_out]``, of different past items within one part; -1
+                leaves all of them.
+            candidate: Edge numbers in :attr:`candidate`, int64 ``[num_parts]``, likewise.
+            group: The part that each of ``past`` belongs to; when not given, the one in its place.
         """
+        num_parts = len(candidate)
+        if not len(self._h):
+            return torch.full((num_parts,), self._bias, dtype=torch.float64)
+        group = torch.arange(num_parts) if group is None else group
         # Few edges reach the candidate, and many parts share one.
         far, place = torch.unique(candidate, return_inverse=True)
         g = self._g.repeat(len(far), 1)
         if self.candidate is not None:
-            g[far >= 0] += _changes(self.candidate, 1)[far[far >= 0]]
-        entry = torch.zeros_like(past)
-        change = self._h.new_zeros(len(past), self._h.size(1))
-        near = past >= 0
-        if self.past is not None and bool(near.any()):
-            entry[near] = self.past.row[past[near]].long()
-            change[near] = _changes(self.past, len(self._h))[past[near]]
-        if not len(self._h):
-            return torch.full((len(past),), self._bias, dtype=torch.float64)
-        before, after = self._h[entry], self._h[entry] + change  # [num_parts, dim]
+            g[far >= 0] += _changes(self.candidate, 1, far[far >= 0])
+        group, past = group[past >= 0], past[past >= 0]
+        entry, change = past, self._h.new_zeros(len(past), self._h.size(1))
+        if self.past is not None:
+            entry, change = self.past.row[past].long(), _changes(self.past, len(self._h), past)
+        before, after = self._h[entry], self._h[entry] + change  # [num_left_out, dim]
         old, new = self._weight[entry], self._weight_of(after, self._ready[entry])
-        user: Tensor
         if self._match is None:
-            user = self._weight @ self._h - old.unsqueeze(1) * before + new.unsqueeze(1) * after
+            moved = new.unsqueeze(1) * after - old.unsqueeze(1) * before
+            user = (self._weight @ self._h).repeat(num_parts, 1).index_add(0, group, moved)
             return self._cosine_score(user, g[place])
         powers = self._powers(self._h, g)  # [total, num far edges]
-        total: Tensor = (
-            (self._weight @ powers)[place] - old * powers[entry, place] + new * self._powers_of(after, g[place])
-        )
-        weight: Tensor = self._weight.sum() - old + new
+        at = place[group]
+        moved = new * self._powers_of(after, g[at]) - old * powers[entry, at]
+        total = (self._weight @ powers)[place].index_add(0, group, moved)
+        weight = self._weight.sum().repeat(num_parts).index_add(0, group, new - old)
         return self._match_score(total, weight)
 
     def _weight_of(self, h: Tensor, ready: Tensor) -> Tensor:
@@ -281,19 +287,22 @@ def _received(edges: AttendedEdges, keep: Tensor, num_rows: int) -> Tensor:
     return message.new_zeros(num_rows, message.size(1)).index_add(0, row, share * message)
 
 
-def _changes(edges: AttendedEdges, num_rows: int) -> Tensor:
-    """Return how each edge's item changes without the edge, float64 ``[num_edges, dim]``."""
-    row, message = edges.row.long(), edges.message.double().unsqueeze(1)  # [num_edges, 1, dim]
-    alpha = edges.alpha.double().unsqueeze(2)  # [num_edges, heads, 1]
+def _changes(edges: AttendedEdges, num_rows: int, chosen: Tensor) -> Tensor:
+    """Return how its item changes without each of the chosen edges, float64 ``[num_chosen, dim]``."""
+    row = edges.row.long()
 
     def summed(values: Tensor) -> Tensor:
-        return values.new_zeros(num_rows, *values.shape[1:]).index_add(0, row, values)[row]
+        return values.new_zeros(num_rows, *values.shape[1:]).index_add(0, row, values)[row[chosen]]
 
-    # Nearly all of the attention may be on one edge, which must not be subtracted from nearly itself.
-    most = alpha > 0.5
-    rest = alpha.masked_fill(most, 0.0)
-    weight, received = summed(alpha), summed(alpha * message)
-    weight_left = torch.where(most, summed(rest), weight - alpha)
-    left = torch.where(most, summed(rest * message), received - alpha * message)
-    without = left / weight_left.clamp(min=torch.finfo(weight.dtype).tiny)
-    return (without - received / weight).mean(dim=1)
+    change = edges.message.new_zeros(len(chosen), edges.message.size(1), dtype=torch.float64)
+    message = edges.message.double()
+    for alpha in edges.alpha.double().unsqueeze(2).unbind(dim=1):  # [num_edges, 1], head by head
+        weighted = alpha * message
+        weight, received = summed(alpha), summed(weighted)
+        # Nearly all of the attention may be on one edge, which must not be subtracted from nearly itself.
+        most = alpha > 0.5
+        rest, of_rest = summed(alpha.masked_fill(most, 0.0)), summed(weighted.masked_fill(most, 0.0))
+        weight_left = torch.where(most[chosen], rest, weight - alpha[chosen])
+        left = torch.where(most[chosen], of_rest, received - weighted[chosen])
+        change += left / weight_left.clamp(min=torch.finfo(weight.dtype).tiny) - received / weight
+    return change / edges.alpha.size(1)

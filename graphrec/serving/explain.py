@@ -95,14 +95,14 @@ class Explanation:
 
 
 def methods_of(model: Recommender) -> tuple[str, ...]:
-    """Return the methods that can explain a model, its default first.
+    """Return the methods that can explain a model, the default first.
 
     Leave-one-out works for every model. A score that is a sum over the history (InductiveKGAT, EASE, ItemKNN) also has
-    contributions, and they are the default; InductiveKGAT has attention.
+    contributions; InductiveKGAT has attention.
     """
     methods = ["leave-one-out"]
     if type(model).contributions is not Recommender.contributions:
-        methods.insert(0, "contributions")
+        methods.append("contributions")
     if isinstance(model, InductiveKGAT):
         methods.append("attention")
     return tuple(methods)
@@ -113,12 +113,12 @@ def explain(
 ) -> Explanation:
     """Explain the score of one item for one user.
 
-    - ``"contributions"`` splits a score that is a sum over the past items. For EASE and ItemKNN that is all there is to
-      say. For InductiveKGAT the sum is exact, but its terms share one attention, which another history would divide
-      otherwise; paths are those of the attention.
     - ``"leave-one-out"`` asks the model again without each past item, and without each path (the edge between past item
       and entity and that between entity and item): what it says of one reason is true, whatever happens inside.
       Two past items that stand in for each other both seem to matter little.
+    - ``"contributions"`` splits a score that is a sum over the past items. For EASE and ItemKNN that is the same. For
+      InductiveKGAT the sum is exact, but its terms share one attention, which another history would divide otherwise;
+      paths are those of the attention.
     - ``"attention"`` shows what the model looks at, which is not what decides: see the README for how far they differ.
 
     A blend's paths are those of the first model in it, by attention. (Integrated Gradients do not fit: scores of
@@ -145,7 +145,8 @@ def explain(
     check_choice(f"method for {type(model).__name__}", method, allowed)
     with torch.no_grad():
         score = float(model.score(histories)[0, item])
-        parts = _parts(model, histories, item, method).numpy()
+        score_parts = AttendedScore.of(model, histories, item) if method != "contributions" else None
+        parts = _parts(model, histories, item, method, score_parts).numpy()
     nothing = torch.zeros(1, histories.items.numel(), dtype=torch.bool)
     base = float(kept_scores(model, histories, item, nothing))
     if not model.inductive and not parts.any() and abs(score - base) <= NO_EFFECT * abs(score):
@@ -167,8 +168,7 @@ def explain(
         attended = attended.first
     paths: list[Path] = []
     if isinstance(attended, InductiveKGAT):
-        by_effect = method == "leave-one-out" and attended is model
-        paths = paths_to(attended, graph, histories, item, k, by_effect)
+        paths = paths_to(attended, graph, histories, item, k, score_parts if method == "leave-one-out" else None)
     return Explanation(graph.items.id_of(item), graph.item_labels[item], score, base, past, tuple(paths), method)
 
 
@@ -184,16 +184,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.0995 or not share else f"{100 * share:.1f} %"
 
 
-def _parts(model: Recommender, histories: Histories, item: int, method: str) -> Tensor:
+def _parts(model: Recommender, histories: Histories, item: int, method: str, attended: AttendedScore | None) -> Tensor:
     """Return what each history entry gives by a method, float64 ``[total]``."""
     if method == "leave-one-out":
-        return leave_one_out(model, histories, item)
+        return leave_one_out(model, histories, item) if attended is None else attended.leave_one_out()
     if method == "attention":
-        parts = AttendedScore.of(model, histories, item)
-        if parts is None:
+        if attended is None:
             raise ArgumentError(f"{type(model).__name__} reads a history in a way whose attention is not known")
-        return parts.attention()
+        return attended.attention()
     summands = model.contributions(histories, item)
-    if summands is None:  # a class may have them for some of its models only
-        return leave_one_out(model, histories, item)
+    if summands is None:
+        raise ArgumentError(f"the score of this {type(model).__name__} is no sum over the history")
     return summands.double()

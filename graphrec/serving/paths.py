@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,7 +39,8 @@ class Path:
         attention: Product of the attentions along the path.
         specificity: How much the entity tells, 0 (it is linked to every item) to 1 (to one item).
         direct: Whether the KG links the past item itself to the recommended one; it is then the entity.
-        effect: How far the score falls without both of the path's edges; ``None`` where it was not asked for.
+        effect: How far the score falls without the edges between the entity and these past items and between it and
+            the recommended item; ``None`` where it was not asked for.
     """
 
     past_title: str
@@ -77,7 +80,12 @@ class _Way(NamedTuple):
 
 
 def paths_to(
-    model: InductiveKGAT, graph: RecGraph, histories: Histories, item: int, k: int, by_effect: bool = False
+    model: InductiveKGAT,
+    graph: RecGraph,
+    histories: Histories,
+    item: int,
+    k: int,
+    score: AttendedScore | None = None,
 ) -> list[Path]:
     r"""Return the ``k`` paths past item - entity - ``item`` that tell a person most.
 
@@ -85,7 +93,7 @@ def paths_to(
     past item and of both items' to the entity. A path is also an edge from a past item straight to ``item``, with
     :math:`A_{up} \, \alpha_{jp}`. The order is ours, for by attention alone comes first what all items share:
 
-    - Of the paths over one entity the one with equal relations ("same director"), then the strongest, stands for
+    - Of the paths over one entity the one with equal relations ("same director"), then the most attended, stands for
       all; of paths that read alike, the first.
     - Paths that words can tell (of both relations, or of the entity) come before the others.
     - Then by attention times specificity, :math:`\log(n / n_e) / \log n` for an entity linked to :math:`n_e` of
@@ -97,45 +105,67 @@ def paths_to(
         histories: One row.
         item: Index of the item.
         k: How many.
-        by_effect: Let strength be how far the score falls without the path's edges, found exactly for each path,
-            instead of attention and specificity; paths without which it does not fall are left out.
+        score: That of the item and the history: order by how far it falls without all of the paths over an entity,
+            found exactly, instead of by attention and specificity; leave out paths without which it does not fall.
     """
     with torch.no_grad():
         sides = model.cached("kg attention", model.kg_attention)
         attention = model.history_attention(histories)
-    score = AttendedScore.of(model, histories, item) if by_effect else None
-    if sides is None or not histories.items.numel() or (by_effect and score is None):
+    if sides is None or not histories.items.numel():
         return []
     past_side, candidate_side = model.cached("indexed kg attention", lambda: _index(sides, graph.num_items))
-    names: list[str] = model.cached(
-        "relation names", lambda: [relation_name(graph, kind) for kind in range(2 * graph.num_relations)]
-    )
     linked: _Linked = model.cached("linked items", lambda: _Linked(sides[0], graph))
     weight_past = torch.zeros(graph.num_items).index_add(0, histories.items, attention)
-    ways = _ways(past_side, candidate_side, weight_past, histories, item)
-    effects = None if score is None else _effects(score, ways, histories)
+    word = cache(partial(relation_name, graph))
+    groups: dict[tuple[int, bool], list[_Way]] = defaultdict(list)  # by entity, and whether straight
+    for way in _ways(past_side, candidate_side, weight_past, histories, item):
+        groups[way.entity, way.to_past is None].append(way)
 
-    found: dict[int, list[tuple[bool, float, int]]] = defaultdict(list)  # entity -> (differs, minus strength, number)
-    for number, way in enumerate(ways):
-        strength = way.attention if effects is None else effects[number]
-        if effects is None or strength > 0:
-            differs = way.to_past is None or names[way.to_past] != names[way.to_item]
-            found[way.entity].append((differs, -strength, number))
+    def worse(way: _Way) -> tuple[bool, float, int]:
+        return way.to_past is None or word(way.to_past) != word(way.to_item), -way.attention, way.past
+
+    told = [_told(ways, worse) for ways in groups.values()]  # the strongest of each group first
+    effects = None if score is None else _effects(score, told, histories)
     paths, strengths = [], []
-    for entity, told in found.items():
-        _, strength, number = min(told)
-        way = ways[number]
-        path = _path(graph, way, item, linked, len({ways[other].past for *_, other in told}) - 1)
-        specificity = 1 - math.log(max(len(linked.of(entity)), 1)) / math.log(max(graph.num_items, 2))
-        effect = None if effects is None else -strength
-        paths.append(replace(path, specificity=specificity, effect=effect))
-        strengths.append(way.attention * specificity if effects is None else -strength)
+    for number, ways in enumerate(told):
+        way, others = ways[0], linked.of(ways[0].entity)
+        effect = None if effects is None else effects[number]
+        if effect is not None and effect <= 0:
+            continue
+        direct = way.to_past is None
+        name = graph.item_labels[way.past] if direct else entity_name(graph, way.entity)
+        specificity = 1 - math.log(max(len(others), 1)) / math.log(max(graph.num_items, 2))
+        path = Path(
+            past_title=graph.item_labels[way.past],
+            more_past=len(ways) - 1,
+            past_relation="" if way.to_past is None else word(way.to_past),
+            entity_id=graph.entities.id_of(way.entity),
+            entity=name,
+            known_from=() if name else _names(graph, others, {way.past, item}),
+            relation=word(way.to_item),
+            attention=way.attention,
+            specificity=specificity,
+            direct=direct,
+            effect=effect,
+        )
+        paths.append(path)
+        strengths.append(way.attention * specificity if effect is None else effect)
     in_words = [bool(path.direct or path.entity or (path.relation and path.past_relation)) for path in paths]
     order = sorted(range(len(paths)), key=lambda i: (not in_words[i], -strengths[i], i))
     first: dict[str, Path] = {}
     for i in order:
         first.setdefault(str(paths[i]), paths[i])
     return list(first.values())[:k]
+
+
+def _told(ways: list[_Way], worse: Callable[[_Way], tuple[bool, float, int]]) -> list[_Way]:
+    """Return the best way over an entity, then the best of each other past item that ends as it does, if any does."""
+    best = min(ways, key=worse)
+    of_past: dict[int, _Way] = {}
+    for way in sorted(ways, key=lambda way: (way.to_item != best.to_item, *worse(way))):
+        of_past.setdefault(way.past, way)
+    del of_past[best.past]
+    return [best, *of_past.values()]
 
 
 class _Side:
@@ -158,8 +188,7 @@ class _Linked:
     def __init__(self, edges: ItemEdges, graph: RecGraph) -> None:
         taken = np.bincount(graph.interactions.item, minlength=graph.num_items)
         pairs = np.unique(np.stack([edges.entity.numpy(), edges.item.numpy()]), axis=1)
-        entity, item = pairs[:, np.lexsort((pairs[1], -taken[pairs[1]], pairs[0]))]
-        self._items = item
+        entity, self._items = pairs[:, np.lexsort((pairs[1], -taken[pairs[1]], pairs[0]))]
         self._start = np.zeros(graph.num_entities + 1, dtype=np.int64)
         np.cumsum(np.bincount(entity, minlength=graph.num_entities), out=self._start[1:])
 
@@ -190,16 +219,15 @@ def _ways(
         if int(entity) in past_items:
             strength = float(weight_past[int(entity)]) * alpha
             ways.append(_Way(int(entity), int(entity), None, int(relation), strength))
-    weights = weight_past.tolist()
     for entity, relation, past, alpha in _rows(past_side.edges, near, "entity", "relation", "item", "alpha"):
         for to_item, other_alpha in ends[int(entity)]:
-            strength = weights[int(past)] * alpha * other_alpha
+            strength = float(weight_past[int(past)]) * alpha * other_alpha
             ways.append(_Way(int(past), int(entity), int(relation), to_item, strength))
     return ways
 
 
-def _effects(score: AttendedScore, ways: list[_Way], histories: Histories) -> list[float]:
-    """Return how far the score falls without each path's edges."""
+def _effects(score: AttendedScore, told: list[list[_Way]], histories: Histories) -> list[float]:
+    """Return how far the score falls without the edges of each group of paths, of which the first one's end counts."""
     past, candidate = score.past, score.candidate
     near: dict[tuple[int, int, int | None], int] = {}
     if past is not None:
@@ -208,34 +236,21 @@ def _effects(score: AttendedScore, ways: list[_Way], histories: Histories) -> li
         near = {key: number for number, key in enumerate(keys)}
     far: dict[tuple[int, int], int] = {}
     if candidate is not None:
-        keys = zip(candidate.entity.tolist(), candidate.relation.tolist(), strict=True)
-        far = {key: number for number, key in enumerate(keys)}
-    first = [near.get((way.past, way.entity, way.to_past), -1) for way in ways]
-    second = [far.get((way.entity, way.to_item), -1) for way in ways]
-    left = score.without(torch.tensor(first, dtype=torch.int64), torch.tensor(second, dtype=torch.int64))
+        ends = zip(candidate.entity.tolist(), candidate.relation.tolist(), strict=True)
+        far = {end: number for number, end in enumerate(ends)}
+    first = [near.get((way.past, way.entity, way.to_past), -1) for ways in told for way in ways]
+    second = [far.get((ways[0].entity, ways[0].to_item), -1) for ways in told]
+    group = [number for number, ways in enumerate(told) for _ in ways]
+    left = score.without(*(torch.tensor(column, dtype=torch.int64) for column in (first, second, group)))
     effects: list[float] = (score.full - left).tolist()
     return effects
-
-
-def _path(graph: RecGraph, way: _Way, item: int, linked: _Linked, more_past: int) -> Path:
-    """Return a path for people; its specificity is still to be found."""
-    direct = way.to_past is None
-    name = graph.item_labels[way.past] if direct else entity_name(graph, way.entity)
-    others = [] if name else [other for other in linked.of(way.entity) if other not in (way.past, item)]
-    return Path(
-        past_title=graph.item_labels[way.past],
-        more_past=0 if direct else more_past,
-        past_relation="" if way.to_past is None else relation_name(graph, way.to_past),
-        entity_id=graph.entities.id_of(way.entity),
-        entity=name,
-        known_from=() if name else tuple(graph.item_labels[other] for other in others[:NUM_NEIGHBOURS]),
-        relation=relation_name(graph, way.to_item),
-        attention=way.attention,
-        specificity=0.0,
-        direct=direct,
-    )
 
 
 def _rows(edges: ItemEdges, at: torch.Tensor, *names: str) -> list[tuple[float, ...]]:
     columns = [getattr(edges, name)[at].tolist() for name in names]
     return list(zip(*columns, strict=True))
+
+
+def _names(graph: RecGraph, items: list[int], but: set[int]) -> tuple[str, ...]:
+    """Return the labels of the first few items."""
+    return tuple([graph.item_labels[item] for item in items if item not in but][:NUM_NEIGHBOURS])

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from graphrec.errors import ArgumentError
-from graphrec.serving.explain import Explanation, percent
+from graphrec.serving.explain import NO_HISTORY, Explanation, percent
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#555555"  # apart for colour-blind eyes, too
+DARK_ORANGE = "#8a5a00"  # for words: orange ones are hard to read on white
 CHARACTERS_A_LINE = 54
 WIDTH, LINE, GAP, HEAD, TOP = 10.0, 0.19, 0.18, 0.66, 0.85  # inches
 LABELS, BARS = 0.46, 0.42  # where the labels end and how long the longest bar is, of the width
 NOTHING = "nothing in the history speaks for it: it is popular"
+HOW = {
+    "leave-one-out": "the fall of the score without it,",
+    "contributions": "its summand of the score,",
+    "attention": "the model's attention to it,",
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class _Panel:
     heading: str
     note: str
     colour: str
+    ink: str
     rows: Sequence[tuple[list[str], float]]  # lines of the label, and the share
 
     @property
@@ -50,7 +57,7 @@ def check_picture(path: Path) -> None:
 
 
 def draw_explanation(explanation: Explanation, path: Path, who: str) -> None:
-    """Save a picture with the past items' shares above and the attention on paths through the KG below.
+    """Save a picture with the past items' shares above and those of the paths through the KG below.
 
     Args:
         explanation: What to draw.
@@ -79,18 +86,26 @@ def draw_explanation(explanation: Explanation, path: Path, who: str) -> None:
 
 def _panels(explanation: Explanation) -> list[_Panel]:
     past = [(_wrap(item.title), item.share) for item in explanation.past if item.share > 0]
-    note = f"share of all that speaks for it; those shown are {percent(sum(share for _, share in past))}"
-    panels = [_Panel("What you took before", note if past else NOTHING, BLUE, past)]
+    whole = "of the attention" if explanation.method == "attention" else "of all that speaks for it"
+    note = f"{HOW.get(explanation.method, '')} in % {whole}; those shown are {percent(sum(share for _, share in past))}"
+    nothing = NO_HISTORY if explanation.method == "none" else NOTHING
+    panels = [_Panel("What you took before", note if past else nothing, BLUE, BLUE, past)]
     if explanation.paths:
-        strongest = max(path.attention for path in explanation.paths)
-        paths = [(_wrap(str(path)), path.attention / strongest) for path in explanation.paths]
+        strengths = [path.attention if path.effect is None else path.effect for path in explanation.paths]
+        most = max(strengths)
         note = "the model's attention along the path, in % of the largest shown; the most telling paths first"
-        panels.append(_Panel("What the knowledge graph says", note, ORANGE, paths))
+        if explanation.paths[0].effect is not None:
+            # A history may add nothing as a whole, where some of it speaks against the item.
+            most = max(most, explanation.score - explanation.base)
+            note = "the fall of the score without the path, in % of all that your history adds to it"
+        shares = [strength / most for strength in strengths]
+        rows = [(_wrap(str(path)), share) for path, share in zip(explanation.paths, shares, strict=True)]
+        panels.append(_Panel("What the knowledge graph says", note, ORANGE, DARK_ORANGE, rows))
     return panels
 
 
 def _draw(axis: Any, panel: _Panel, top: float) -> None:
-    _write(axis, 0.025, top + 0.1, panel.heading, fontsize=12, fontweight="bold", color=panel.colour)
+    _write(axis, 0.025, top + 0.1, panel.heading, fontsize=12, fontweight="bold", color=panel.ink)
     _write(axis, 0.025, top + 0.33, panel.note, fontsize=9, color=GREY)
     longest = max((share for _, share in panel.rows), default=1.0)
     top += HEAD

@@ -15,16 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphrec.errors import ArgumentError, check_range
+from graphrec.errors import ArgumentError, RunError, check_range
 from graphrec.evaluation.ranking import best, rank_all, score_batches
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from graphrec.serving.filters import Filters, diversify, pool_size, similarity_of
-from graphrec.serving.towers import item_vectors_of
+from graphrec.serving.towers import Towers, item_vectors_of, towers_of
 from kg_loaders import RecGraph, Vocabulary
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from graphrec.serving.index import ItemIndex
 
 NUM_SUGGESTIONS = 5
 
@@ -63,6 +65,10 @@ class RunRecommender:
         graph: The graph it was fitted on.
         batch_size: Users ranked at once; when not given, chosen by :func:`~graphrec.evaluation.ranking.rank_all`.
         seed: Seed that breaks ties among equal scores.
+        index: The model's items, searched for one user instead of scoring all of them; rules still see all scores.
+
+    Raises:
+        ArgumentError: ``batch_size`` is below 1, or the index is of another catalogue or model.
 
     Example:
         >>> from graphrec.models import Popularity
@@ -74,27 +80,45 @@ class RunRecommender:
         3
     """
 
-    def __init__(self, model: Recommender, graph: RecGraph, batch_size: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Recommender,
+        graph: RecGraph,
+        batch_size: int | None = None,
+        seed: int = 0,
+        index: ItemIndex | None = None,
+    ) -> None:
         if batch_size is not None:
             check_range("batch_size", batch_size, 1)
+        if index is not None and index.info.num_items != graph.num_items:
+            raise ArgumentError(f"the index holds {index.info.num_items} items, the graph {graph.num_items}")
         self.model = model.eval()
         self.graph = graph
         self.batch_size = batch_size
         self.seed = seed
+        self.index = index
 
     @classmethod
     def load(cls, run_dir: str | Path) -> Self:
-        """Load a finished run with its graph, which is read again from the data set and checked.
+        """Load a finished run with its graph, which is read again from the data set and checked, and its index.
 
         Raises:
-            RunError: The run is missing, unfinished or damaged, or the data set has changed since.
+            RunError: The run is missing, unfinished or damaged, the data set has changed since, or the index is of
+                other weights.
         """
         from graphrec.experiment.data import load_graph, prepare
-        from graphrec.experiment.folder import RunFolder
+        from graphrec.experiment.folder import WEIGHTS, RunFolder
+        from graphrec.serving.index import POINTER, ItemIndex
 
         folder = RunFolder.open(run_dir)
         graph = prepare(load_graph(folder.config.data), folder.config)
-        return cls(folder.load_model(graph), graph, seed=folder.config.seed)
+        model = folder.load_model(graph)
+        index = None
+        if (folder.path / POINTER).is_file():
+            index = ItemIndex.load(folder.path)
+            if index.info.weights != folder.info.files[WEIGHTS]:
+                raise RunError(f"{folder.path}: its index is of other weights; graphrec index makes it again")
+        return cls(model, graph, seed=folder.config.seed, index=index)
 
     @cached_property
     def known(self) -> Histories:
@@ -172,7 +196,9 @@ class RunRecommender:
 
     def recommend_to(self, histories: Histories, k: int = 10, filters: Filters | None = None) -> list[Recommendation]:
         """Return the best ``k`` items for the single row of ``histories``, with filters as in :meth:`recommend`."""
-        if filters is None:
+        if self.index is not None and not (filters and filters.rules):
+            items, scores = self._search(self.index, histories, k, filters or Filters())
+        elif filters is None:
             _, items, scores = next(iter(self._rank(histories, k)))
         else:
             items, scores = self._rank_filtered(histories, k, filters)
@@ -223,6 +249,22 @@ class RunRecommender:
         scores = filters.apply_rules(scores[0]).unsqueeze(0)
         wanted = pool_size(k) if filters.diversity else k
         items, values = best(self.model, scores, wanted, batch.to("cpu"), self.seed)
+        return self._diversified(items, values, k, filters)
+
+    def _search(self, index: ItemIndex, histories: Histories, k: int, filters: Filters) -> tuple[Tensor, Tensor]:
+        """Do as :meth:`_rank_filtered`, with the index."""
+        allowed = None
+        if filters.exclude or filters.only is not None or filters.where:
+            allowed = filters.allowed(self.graph, self.find_item)
+        users = self._towers.user_vectors(histories)
+        items, values = index.search(users, pool_size(k) if filters.diversity else k, allowed, histories)
+        return self._diversified(items, values, k, filters)
+
+    @cached_property
+    def _towers(self) -> Towers:
+        return towers_of(self.model)
+
+    def _diversified(self, items: Tensor, values: Tensor, k: int, filters: Filters) -> tuple[Tensor, Tensor]:
         if not filters.diversity:
             return items, values
         there = items[0] >= 0

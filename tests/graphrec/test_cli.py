@@ -421,6 +421,23 @@ def test_export_writes_vectors_or_says_why_not(graphrec: Any, trained: str, data
     assert report["model"] == "SoftmaxMF"
 
 
+def test_index_is_saved_and_used(graphrec: Any, trained: str, dataset: str, tmp_path: Path) -> None:
+    assert "ToyKGAT has no user and item vectors" in graphrec("index", trained).err
+    run = str(tmp_path / "run")
+    assert graphrec("train", dataset, "--model", "softmax-mf", *FAST, "--out", run).code == 0
+    argv = ("recommend", run, "--user", "user-03", "-k", "5", "--json")
+    before = [item["item_id"] for item in graphrec(*argv).json["items"]]
+    said = graphrec("index", run, "--json")
+    assert said.code == 0, said.err
+    assert (said.json["approximate"], said.json["recall"]) == (False, 1.0)
+    assert [item["item_id"] for item in graphrec(*argv).json["items"]] == before
+    info = Path(said.json["folder"]) / "info.json"
+    info.write_text(info.read_text().replace(said.json["weights"], "0" * 64))
+    assert "its index is of other weights" in graphrec(*argv).err
+    assert graphrec("index", run).code == 0
+    assert [item["item_id"] for item in graphrec(*argv).json["items"]] == before
+
+
 def test_recommend_with_filters(graphrec: Any, trained: str) -> None:
     argv = ("recommend", trained, "--user", "user-03", "--json")
     plain = [item["item_id"] for item in graphrec(*argv, "-k", "5").json["items"]]

@@ -96,6 +96,22 @@ def test_leaving_edges_out_is_the_score_on_the_graph_without_them(options):
         assert parts.kept_edges(edges).item() == pytest.approx(score, abs=1e-9)
 
 
+def test_edges_into_several_past_items_can_be_left_out_together(model):
+    parts = AttendedScore.of(model, HISTORY, 3)
+    first_of = [int((parts.past.row == entry).nonzero()[0]) for entry in range(4)]
+    groups = [([0, 2, 3], 0), ([1], -1), ([], 0), ([], -1)]
+    candidate = torch.tensor([far if parts.num_candidate_edges else -1 for _, far in groups])
+    past = torch.tensor([first_of[entry] for entries, _ in groups for entry in entries])
+    group = torch.tensor([number for number, (entries, _) in enumerate(groups) for _ in entries])
+    keep = torch.ones(len(groups), parts.num_past_edges + parts.num_candidate_edges, dtype=torch.bool)
+    keep[group, past] = False
+    for number, far in enumerate(candidate.tolist()):
+        if far >= 0:
+            keep[number, parts.num_past_edges + far] = False
+    wanted = parts.kept_edges(keep)
+    assert parts.without(past, candidate, group).tolist() == pytest.approx(wanted.tolist(), abs=1e-9)
+
+
 def test_edges_that_hold_all_of_the_attention_can_be_left_out(model):
     """Against the sums over what is left, without any subtraction."""
     with torch.no_grad():

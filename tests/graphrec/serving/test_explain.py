@@ -35,7 +35,7 @@ def item_sharing_an_entity(graph, past):
 
 
 def test_what_past_items_add_is_the_whole_score_but_the_base(flagship):
-    why = explain(flagship, HISTORY, item=3)
+    why = explain(flagship, HISTORY, item=3, method="contributions")
     with torch.no_grad():
         assert why.score == pytest.approx(float(flagship.model.score(HISTORY)[0, 3]))
     assert why.base == pytest.approx(flagship.model.item_bias[3].item(), abs=1e-5)
@@ -46,11 +46,11 @@ def test_what_past_items_add_is_the_whole_score_but_the_base(flagship):
 def test_shares_are_parts_of_what_speaks_for_the_item(flagship):
     with torch.no_grad():
         from_history = flagship.model.score(HISTORY)[0] - flagship.model.item_bias
-    wanted = explain(flagship, HISTORY, int(from_history.argmax()))
+    wanted = explain(flagship, HISTORY, int(from_history.argmax()), method="contributions")
     assert sum(p.share for p in wanted.past) == pytest.approx(1)
     for past in wanted.past:
         assert (past.share > 0) == (past.contribution > 0)
-    disliked = explain(flagship, HISTORY, int(from_history.argmin()))
+    disliked = explain(flagship, HISTORY, int(from_history.argmin()), method="contributions")
     assert all(p.contribution < 0 and p.share == 0 for p in disliked.past)
     assert not any(sentence.startswith("you took") for sentence in disliked.sentences)
 
@@ -71,7 +71,7 @@ def test_other_models_are_explained_by_leaving_items_out():
 def test_paths_are_facts_of_the_graph(flagship):
     graph = flagship.graph
     item = item_sharing_an_entity(graph, past=2)
-    why = explain(flagship, HISTORY, item)
+    why = explain(flagship, HISTORY, item, method="attention")
     assert why.paths
     linked = {(h, t) for h, _, t in graph.triples.tolist()}
     linked |= {(t, h) for h, t in linked}
@@ -88,7 +88,7 @@ def test_paths_are_facts_of_the_graph(flagship):
 
 def test_attention_along_a_path_is_the_models(flagship):
     item = item_sharing_an_entity(flagship.graph, past=2)
-    (path, *_) = explain(flagship, HISTORY, item).paths
+    (path, *_) = explain(flagship, HISTORY, item, method="attention").paths
     with torch.no_grad():
         past_side, candidate_side = flagship.model.kg_attention()
         of_past = dict(zip(HISTORY.items.tolist(), flagship.model.history_attention(HISTORY).tolist(), strict=True))
@@ -121,15 +121,19 @@ def films(relations, entities, triples, attention=None, taken=(2,)):
     return RunRecommender(model.eval(), graph)
 
 
+def attended(recommender, history=(0,), item=1, k=5):
+    return explain(recommender, Histories.from_lists([list(history)]), item, k, method="attention")
+
+
 def reasons(recommender, history=(0,), item=1, k=5):
-    return [str(path) for path in explain(recommender, Histories.from_lists([list(history)]), item, k).paths]
+    return [str(path) for path in attended(recommender, history, item, k).paths]
 
 
 def test_an_entity_without_a_name_is_known_from_the_most_taken_other_items():
     genre = [[i, 0, 6] for i in range(5)]
     recommender = films(["film.film.genre"], ["m.01"], genre, taken=(3, 4))
     assert reasons(recommender) == ["same genre as Heat (also Fargo, Speed)"]
-    assert explain(recommender, Histories.from_lists([[0]]), 1).sentences[-1].endswith("Heat (also Fargo, Speed)")
+    assert attended(recommender).sentences[-1].endswith("Heat (also Fargo, Speed)")
 
 
 def test_a_blend_has_the_paths_of_its_first_model_and_the_summands_of_both():
@@ -150,7 +154,7 @@ def test_a_rare_entity_comes_before_one_that_nearly_all_items_share_though_less_
     triples = [[0, 0, 6], [1, 0, 6], *([i, 1, 7] for i in range(5))]
     recommender = films(["director", "language"], ["m.1", "m.2"], triples, [0.3, 0.3] + [0.5] * 5)
     assert reasons(recommender) == ["same director as Heat", "same language as Heat (also Jaws, Fargo)"]
-    rare, common = explain(recommender, Histories.from_lists([[0]]), 1).paths
+    rare, common = attended(recommender).paths
     assert rare.attention < common.attention
     assert rare.attention == pytest.approx(0.3 * 0.3)
     assert reasons(recommender, k=1) == ["same director as Heat"]
@@ -180,7 +184,7 @@ def test_paths_over_one_entity_are_told_once_with_the_same_part_in_both_films():
 def test_paths_that_read_alike_are_told_once():
     triples = [[0, 0, 6], [1, 0, 6], [0, 0, 7], [1, 0, 7]]
     recommender = films(["actor"], ["m.1", "m.2"], triples, [0.1, 0.1, 0.2, 0.2])
-    (path,) = explain(recommender, Histories.from_lists([[0]]), 1).paths
+    (path,) = attended(recommender).paths
     assert path.entity_id == "m.2"
 
 
@@ -240,13 +244,12 @@ def test_left_out_paths_are_ordered_by_how_far_the_score_falls_without_both_edge
     assert effects == sorted(effects, reverse=True)
     assert all(effect > 0 for effect in effects)
     score = AttendedScore.of(model, HISTORY, item)
-    past_items = HISTORY.items[score.past.row.long()]
-    keep = torch.ones(1, score.num_past_edges + score.num_candidate_edges, dtype=torch.bool)
-    path = why.paths[0]
-    entity, past = graph.entities.index_of(path.entity_id), graph.item_labels.index(path.past_title)
-    keep[0, : score.num_past_edges] = ~((past_items == past) & (score.past.entity == entity))
-    keep[0, score.num_past_edges :] = score.candidate.entity != entity
-    assert path.effect == pytest.approx(score.full - score.kept_edges(keep).item(), abs=1e-6)
+    keep = torch.ones(len(why.paths), score.num_past_edges + score.num_candidate_edges, dtype=torch.bool)
+    for row, path in zip(keep, why.paths, strict=True):
+        entity = graph.entities.index_of(path.entity_id)  # each item is linked to it once
+        row[:] = torch.cat([score.past.entity, score.candidate.entity]) != entity
+        assert path.more_past == int((score.past.entity == entity).sum()) - 1
+    assert effects == pytest.approx((score.full - score.kept_edges(keep)).tolist(), abs=1e-9)
     assert why.how.endswith("paths by how far it falls without them")
 
 
@@ -254,7 +257,7 @@ def test_a_past_item_that_the_graph_links_to_the_item_is_a_path():
     # Entities are kept where two items are linked to them: Alien (1) is a sequel of Heat (0), as is Jaws (2).
     triples = [[1, 0, 0], [2, 0, 0], [1, 1, 6], [3, 1, 6]]
     recommender = films(["sequel_of", "actor"], ["Al Pacino"], triples)
-    (path,) = explain(recommender, Histories.from_lists([[0]]), 1).paths
+    (path,) = attended(recommender).paths
     assert path.direct
     assert (path.past_title, path.entity, str(path)) == ("Heat", "Heat", "Heat is its sequel of")
     assert path.attention == pytest.approx(0.5)
@@ -291,7 +294,7 @@ def test_a_sum_is_explained_by_its_terms_and_popularity_by_nothing():
     model = EASE.from_graph(graph, l2=10.0)
     model.fit(histories_of(graph))
     why = explain(RunRecommender(model, graph), HISTORY, item=3)
-    assert (why.method, why.base) == ("contributions", 0.0)
+    assert (why.method, why.base) == ("leave-one-out", 0.0)
     assert [p.contribution for p in why.past] == pytest.approx(
         sorted(model.weight[HISTORY.items, 3].tolist(), reverse=True)
     )
@@ -303,7 +306,7 @@ def test_a_sum_is_explained_by_its_terms_and_popularity_by_nothing():
 
 
 def test_methods_that_do_not_fit_are_refused(flagship):
-    assert methods_of(flagship.model) == ("contributions", "leave-one-out", "attention")
+    assert methods_of(flagship.model) == ("leave-one-out", "contributions", "attention")
     assert methods_of(Popularity(3)) == ("leave-one-out",)
     with pytest.raises(ArgumentError, match="method for Popularity must be one of 'leave-one-out', got 'attention'"):
         explain(RunRecommender(Popularity(80), flagship.graph), HISTORY, item=3, method="attention")

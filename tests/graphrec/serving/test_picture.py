@@ -26,7 +26,7 @@ def texts(tmp_path, explanation):
 def test_nothing_is_cut_and_shares_are_in_per_cent(tmp_path):
     found = texts(tmp_path, WHY)
     assert found[:2] == ["Why Fargo?", "recommended to user 42"]
-    assert "share of all that speaks for it; those shown are 67 %" in found
+    assert "its summand of the score, in % of all that speaks for it; those shown are 67 %" in found
     assert f"{LONG} 64 % Heat 3.2 % What the knowledge graph says" in " ".join(found)
     told = f"same director as {LONG} and 2 more you took: Stanley Kubrick 100 % "
     told += "same actor as Heat $1 of $2 (also Alien, Jaws) 50 %"
@@ -50,6 +50,19 @@ def test_a_model_without_a_graph_and_a_history_that_says_nothing(tmp_path):
     assert "What the knowledge graph says" not in found
     found = texts(tmp_path, replace(WHY, past=PAST[2:], paths=()))
     assert found[-1] == "nothing in the history speaks for it: it is popular"
+
+
+def test_what_leaving_out_does_is_in_parts_of_what_the_history_adds(tmp_path):
+    paths = tuple(replace(path, effect=effect) for path, effect in zip(PATHS, (0.5, 0.025), strict=True))
+    found = texts(tmp_path, replace(WHY, paths=paths, method="leave-one-out"))
+    assert "the fall of the score without it, in % of all that speaks for it; those shown are 67 %" in found
+    assert "the fall of the score without the path, in % of all that your history adds to it" in found
+    assert [line for line in found if line.endswith(" %") and line[0].isdigit()] == ["64 %", "3.2 %", "20 %", "1.0 %"]
+
+
+def test_a_model_that_cannot_tell(tmp_path):
+    found = texts(tmp_path, replace(WHY, past=(), paths=(), method="none"))
+    assert found[-1].startswith("the model keeps a vector of its own for this user")
 
 
 def test_a_png(tmp_path):
