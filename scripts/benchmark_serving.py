@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kg_loaders import RecGraph
 
 CONNECTIONS = 32
+IDLE_SECONDS = 8.0
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -52,19 +53,22 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self.port = port
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._free: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, path: str, content: Any) -> Any:
         """Return the answer's content; raise on any status but 200 and 201."""
-        pair = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self.port)
-        reader, writer = pair
+        # The service hangs up on connections that are idle for 15 s; the oldest are at the front.
+        while self._free and time.monotonic() - self._free[0][0] > IDLE_SECONDS:
+            self._free.pop(0)[2].close()
+        fresh = None if self._free else await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = fresh or self._free.pop()[1:]
         body = json.dumps(content).encode()
         head = f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         head = await reader.readuntil(b"\r\n\r\n")
         length = int(re.search(rb"content-length: (\d+)", head.lower())[1])
         answer = await reader.readexactly(length)
-        self._free.append(pair)
+        self._free.append((time.monotonic(), reader, writer))
         if head[9:12] not in (b"200", b"201"):
             raise OSError(f"{path}: status {head[9:12].decode()}: {answer.decode()}")
         return json.loads(answer)

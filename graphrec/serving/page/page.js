@@ -379,7 +379,8 @@ async function explain(item, model) {
   if (past.length) {
     const total = past.reduce((sum, one) => sum + one.share, 0);
     content.append(make("h3", state.mode === "user" ? "What they took before" : "What you like"));
-    content.append(make("p", `Share of all that speaks for it; those shown are ${percent(total)}.`, "quiet"));
+    const shown = `Share of all that speaks for it; those shown are ${percent(total)}.`;
+    content.append(make("p", `${shown} Measured by ${why.how}.`, "quiet"));
     content.append(bars(past));
   }
   if (why.paths.length) {

@@ -204,6 +204,7 @@ class ExplainResponse(BaseModel):
     base: float
     past: list[PastItemOut]
     paths: list[PathOut]
+    how: str = Field(description="What the shares are, in words.")
     sentences: list[str]
 
 

@@ -72,6 +72,11 @@ class Page:
         )
         return found
 
+    def item_with_paths(self) -> str:
+        """Return an item that paths lead to: it has a second reason."""
+        told = "[...document.querySelectorAll('.entry')].find((entry) => entry.textContent.includes('; ')).dataset.item"
+        return str(self.page.evaluate(told))
+
     def choose(self, field: str, text: str) -> None:
         """Type into a field with suggestions and take the first, by the keyboard."""
         self.page.fill(field, "")
@@ -146,9 +151,7 @@ def test_why_shows_shares_and_a_picture_of_the_paths(page: Page) -> None:
     page.page.goto(page.page.url.split("#")[0] + "#user=user-11")
     page.page.reload()
     page.settle()
-    # An item that paths lead to has a second reason.
-    told = "[...document.querySelectorAll('.entry')].find((entry) => entry.textContent.includes('; ')).dataset.item"
-    page.page.focus(f".entry[data-item='{page.page.evaluate(told)}'] .why")
+    page.page.focus(f".entry[data-item='{page.item_with_paths()}'] .why")
     page.page.keyboard.press("Enter")  # by the keyboard
     page.page.wait_for_selector("#why[open] .bars li")
     assert page.page.evaluate("document.activeElement.id") == "why-title"
@@ -228,12 +231,12 @@ CONTRAST = """(scheme) => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_are_apart_and_nothing_overflows_a_phone(browser: Any, port: int, scheme: str) -> None:
     size = {"width": 360, "height": 740}
-    page = Page(browser, f"http://127.0.0.1:{port}/#like=item-01&like=item-02", viewport=size, color_scheme=scheme)
+    page = Page(browser, f"http://127.0.0.1:{port}/#user=user-11", viewport=size, color_scheme=scheme)
     page.settle()
     assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
     page.wait("document.getAnimations().length === 0")
     assert page.page.evaluate(CONTRAST) == []  # WCAG AA
-    page.page.click(".entry .why")
+    page.page.click(f".entry[data-item='{page.item_with_paths()}'] .why")
     page.page.wait_for_selector("#why[open] svg")
     assert page.page.evaluate(
         "document.querySelector('#why').scrollWidth <= document.querySelector('#why').clientWidth"
