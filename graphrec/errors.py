@@ -5,6 +5,7 @@ GraphrecError (ValueError)
 ├── StrangerError        a model with a user table was asked about a user it never saw
 ├── NotFittedError       a model was asked to score before it was fitted
 ├── RunError             a run folder is missing, damaged, or of another version or vocabulary
+├── StoreError           a store of live events is in use, damaged, or cannot be written
 └── ConfigError          a configuration names an unknown key, model or metric
 
 UserWarning
@@ -36,6 +37,10 @@ class NotFittedError(GraphrecError):
 
 class RunError(GraphrecError):
     """A run folder that is missing, damaged, or does not belong to this version or vocabulary."""
+
+
+class StoreError(GraphrecError):
+    """A store of live events that is in use, damaged, or cannot be written."""
 
 
 class ConfigError(GraphrecError):

@@ -26,6 +26,7 @@ COMMANDS = {
     "explain": "say why an item is recommended",
     "index": "make the index that finds a run's best items without scoring all",
     "export": "write item vectors and ONNX files",
+    "serve": "answer over HTTP, with a page to look at",
 }
 
 FAILED, WRONG_USAGE = 1, 2

@@ -113,10 +113,8 @@ def paths_to(
         attention = model.history_attention(histories)
     if sides is None or not histories.items.numel():
         return []
-    past_side, candidate_side = sides
-    into_item = candidate_side.item == item
-    shared = torch.isin(past_side.entity, candidate_side.entity[into_item])
-    linked = _items_by_entity(past_side.entity[shared], past_side.item[shared])
+    past_side, candidate_side = model.cached("indexed kg attention", lambda: _index(sides, graph.num_items))
+    linked: _Linked = model.cached("linked items", lambda: _Linked(sides[0], graph))
     weight_past = torch.zeros(graph.num_items).index_add(0, histories.items, attention)
     word = cache(partial(relation_name, graph))
     groups: dict[tuple[int, bool], list[_Way]] = defaultdict(list)  # by entity, and whether straight
@@ -130,7 +128,7 @@ def paths_to(
     effects = None if score is None else _effects(score, told, histories)
     paths, strengths = [], []
     for number, ways in enumerate(told):
-        way, others = ways[0], linked[ways[0].entity]
+        way, others = ways[0], linked.of(ways[0].entity)
         effect = None if effects is None else effects[number]
         if effect is not None and effect <= 0:
             continue
@@ -143,7 +141,7 @@ def paths_to(
             past_relation="" if way.to_past is None else word(way.to_past),
             entity_id=graph.entities.id_of(way.entity),
             entity=name,
-            known_from=() if name else _most_taken(graph, others - {way.past, item}),
+            known_from=() if name else _names(graph, others, {way.past, item}),
             relation=word(way.to_item),
             attention=way.attention,
             specificity=specificity,
@@ -170,22 +168,58 @@ def _told(ways: list[_Way], worse: Callable[[_Way], tuple[bool, float, int]]) ->
     return [best, *of_past.values()]
 
 
+class _Side:
+    """A side's edges, found by their items without a look at all the others."""
+
+    def __init__(self, edges: ItemEdges, num_items: int) -> None:
+        self.edges = edges
+        self._order = torch.argsort(edges.item, stable=True)
+        self._start = torch.bincount(edges.item, minlength=num_items).cumsum(0).tolist()
+
+    def into(self, items: list[int]) -> torch.Tensor:
+        """Return the positions of all edges into some items, ascending."""
+        parts = [self._order[self._start[item - 1] if item else 0 : self._start[item]] for item in items]
+        return torch.cat([self._order[:0], *parts]).sort().values
+
+
+class _Linked:
+    """The items that each entity is linked to, the most taken first."""
+
+    def __init__(self, edges: ItemEdges, graph: RecGraph) -> None:
+        taken = np.bincount(graph.interactions.item, minlength=graph.num_items)
+        pairs = np.unique(np.stack([edges.entity.numpy(), edges.item.numpy()]), axis=1)
+        entity, self._items = pairs[:, np.lexsort((pairs[1], -taken[pairs[1]], pairs[0]))]
+        self._start = np.zeros(graph.num_entities + 1, dtype=np.int64)
+        np.cumsum(np.bincount(entity, minlength=graph.num_entities), out=self._start[1:])
+
+    def of(self, entity: int) -> list[int]:
+        """Return an entity's items."""
+        items: list[int] = self._items[self._start[entity] : self._start[entity + 1]].tolist()
+        return items
+
+
+def _index(sides: tuple[ItemEdges, ItemEdges], num_items: int) -> tuple[_Side, _Side]:
+    past, candidate = sides
+    first = _Side(past, num_items)
+    return first, first if candidate is past else _Side(candidate, num_items)
+
+
 def _ways(
-    past_side: ItemEdges, candidate_side: ItemEdges, weight_past: torch.Tensor, histories: Histories, item: int
+    past_side: _Side, candidate_side: _Side, weight_past: torch.Tensor, histories: Histories, item: int
 ) -> list[_Way]:
     """Return all paths from past items to ``item``."""
-    into_item = candidate_side.item == item
-    near = torch.isin(past_side.item, histories.items) & (past_side.item != item)
-    near &= torch.isin(past_side.entity, candidate_side.entity[into_item])
+    into_item = candidate_side.into([item])
+    near = past_side.into(sorted(set(histories.items.tolist()) - {item}))
+    near = near[torch.isin(past_side.edges.entity[near], candidate_side.edges.entity[into_item])]
     ends = defaultdict(list)  # entity -> (edge type into the item, attention)
     ways = []
     past_items = set(histories.items.tolist()) - {item}
-    for entity, relation, alpha in _rows(candidate_side, into_item, "entity", "relation", "alpha"):
+    for entity, relation, alpha in _rows(candidate_side.edges, into_item, "entity", "relation", "alpha"):
         ends[int(entity)].append((int(relation), alpha))
         if int(entity) in past_items:
             strength = float(weight_past[int(entity)]) * alpha
             ways.append(_Way(int(entity), int(entity), None, int(relation), strength))
-    for entity, relation, past, alpha in _rows(past_side, near, "entity", "relation", "item", "alpha"):
+    for entity, relation, past, alpha in _rows(past_side.edges, near, "entity", "relation", "item", "alpha"):
         for to_item, other_alpha in ends[int(entity)]:
             strength = float(weight_past[int(past)]) * alpha * other_alpha
             ways.append(_Way(int(past), int(entity), int(relation), to_item, strength))
@@ -212,19 +246,11 @@ def _effects(score: AttendedScore, told: list[list[_Way]], histories: Histories)
     return effects
 
 
-def _rows(edges: ItemEdges, mask: torch.Tensor, *names: str) -> list[tuple[float, ...]]:
-    columns = [getattr(edges, name)[mask].tolist() for name in names]
+def _rows(edges: ItemEdges, at: torch.Tensor, *names: str) -> list[tuple[float, ...]]:
+    columns = [getattr(edges, name)[at].tolist() for name in names]
     return list(zip(*columns, strict=True))
 
 
-def _items_by_entity(entity: torch.Tensor, item: torch.Tensor) -> dict[int, set[int]]:
-    linked: dict[int, set[int]] = defaultdict(set)
-    for one, other in zip(entity.tolist(), item.tolist(), strict=True):
-        linked[one].add(other)
-    return linked
-
-
-def _most_taken(graph: RecGraph, items: set[int]) -> tuple[str, ...]:
-    taken = np.bincount(graph.interactions.item, minlength=graph.num_items)
-    best = sorted(items, key=lambda item: (-taken[item], item))[:NUM_NEIGHBOURS]
-    return tuple(graph.item_labels[item] for item in best)
+def _names(graph: RecGraph, items: list[int], but: set[int]) -> tuple[str, ...]:
+    """Return the labels of the first few items."""
+    return tuple([graph.item_labels[item] for item in items if item not in but][:NUM_NEIGHBOURS])

@@ -1,0 +1,102 @@
+"""``graphrec serve RUN``: answer over HTTP, with a page to look at."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphrec.cli.common import Parser, print_json, say
+from graphrec.errors import ArgumentError, ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+NEEDED = ("fastapi", "httptools", "orjson", "prometheus_client", "uvicorn")
+SCOPES = ("read", "write", "admin")  # graphrec.serving.server.keys'; a test holds them equal
+MOST_RUNS = 2
+
+
+def main(argv: list[str]) -> None:
+    """Run the command."""
+    parser = Parser("serve", "Answer over HTTP, with a page to look at; Ctrl-C or SIGTERM stops, SIGHUP loads anew.")
+    parser.add_argument("runs", metavar="RUN", nargs="*", help="a run folder; a second one to compare with")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
+    parser.add_argument("--store", type=Path, metavar="FILE", help="events and new items; beside RUN when not given")
+    parser.add_argument("--read-only", action="store_true", help="take no events, no items, and no other run")
+    parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys; needed where other machines can reach")
+    parser.add_argument("--new-key", metavar="NAME", help="make a key in --keys, print it, and serve nothing")
+    parser.add_argument("--scope", choices=SCOPES, default="write", help="of the new key")
+    parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the new key")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer under this host name")
+    parser.add_argument("--threads", type=int, help="of torch; one fewer than there are processors when not given")
+    arguments = parser.parse_args(argv)
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"graphrec serve needs {', '.join(missing)}: pip install 'graphrec[serve]'")
+    if arguments.new_key is not None:
+        _make_key(arguments)
+        return
+    if not 1 <= len(arguments.runs) <= MOST_RUNS:
+        parser.error(f"give one run folder, or {MOST_RUNS} to compare, got {len(arguments.runs)}")
+    _serve(arguments)
+
+
+def _make_key(arguments: argparse.Namespace) -> None:
+    from graphrec.serving.server.keys import new_key
+
+    if arguments.keys is None:
+        raise ConfigError("--new-key needs --keys FILE, where the key's hash is kept")
+    token = new_key(arguments.keys, arguments.new_key, arguments.scope, arguments.rate)
+    if arguments.json:
+        print_json({"name": arguments.new_key, "key": token})
+        return
+    say(f"keep this key, it is not shown again; {arguments.keys} holds only its hash")
+    print(token)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from graphrec.experiment.folder import RunFolder
+    from graphrec.serving.server.keys import KeyRing
+    from graphrec.serving.server.run import is_loopback, serve
+    from graphrec.serving.server.service import Service
+    from graphrec.serving.store import Store
+
+    keys = None if arguments.keys is None else KeyRing.load(arguments.keys)
+    if keys is None and not is_loopback(arguments.host):
+        raise ArgumentError(f"--host {arguments.host} can be reached by other machines: give --keys, see --new-key")
+    torch.set_num_threads(arguments.threads or max(1, (os.cpu_count() or 2) - 1))
+    runs = _names([Path(run) for run in arguments.runs])
+    first = next(iter(runs.values()))
+    store = None
+    if not arguments.read_only:
+        # Beside the run, not in it: events outlive runs, and belong to the data set.
+        name = RunFolder.open(first).config.data.name.rstrip("/").rpartition("/")[2]
+        store = Store(arguments.store or first.parent / f"live-{name}.sqlite")
+        say(f"events and new items are kept in {store.path}")
+    try:
+        service = Service(runs, store)
+        say(f"models: {', '.join(f'{name} ({run})' for name, run in runs.items())}")
+        if keys is None:
+            say("no API keys: open to every program on this machine, and to no other machine")
+        shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        say(f"page and API: http://{shown}:{arguments.port}/" if arguments.port else "page and API: see the log")
+        sys.stderr.flush()
+        serve(service, arguments.host, arguments.port, keys, arguments.allow_host)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def _names(runs: list[Path]) -> dict[str, Path]:
+    """Name each run by its folder; of two equal names the second gets a number."""
+    named: dict[str, Path] = {}
+    for run in runs:
+        path = run.absolute()
+        named[path.name if path.name not in named else f"{path.name}-{len(named) + 1}"] = path
+    return named

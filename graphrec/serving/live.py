@@ -1,0 +1,474 @@
+"""LiveRecommender: a fitted run that learns of new events and new items while it answers."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from graphrec.errors import ArgumentError, StoreError, StrangerError, check_range
+from graphrec.evaluation.ranking import best
+from graphrec.histories import Histories
+from graphrec.models.blend import Blend
+from graphrec.models.inductive_kgat import InductiveKGAT
+from graphrec.serving.explain import Explanation, explain
+from graphrec.serving.growth import can_grow, check_items, grow
+from graphrec.serving.recommender import Recommendation, RunRecommender
+from graphrec.serving.store import Event, NewItem, Store
+from kg_loaders import RecGraph, UnknownIdError
+
+Indices = NDArray[np.int64]
+NOTHING: Indices = np.empty(0, dtype=np.int64)
+MOST_CHANGES = 10_000  # items that one user may have liked and disliked since training
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a user's events have changed.
+
+    Args:
+        liked: Items that joined the history, in the order of the events.
+        disliked: Items that left it, and are not recommended.
+    """
+
+    liked: tuple[int, ...] = ()
+    disliked: frozenset[int] = frozenset()
+
+    def after(self, item: int, kind: str) -> Change:
+        """Return what has changed after one more event."""
+        liked = tuple(other for other in self.liked if other != item)
+        return Change(
+            (*liked, item) if kind == "like" else liked,
+            self.disliked | {item} if kind == "dislike" else self.disliked - {item},
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What :meth:`LiveRecommender.answer` is asked: a user's past, and what not to return.
+
+    Args:
+        history: Item indices, oldest first.
+        left_out: Items that are not recommended; the history is not, either.
+        user_index: The user's index in the data set; ``None`` for strangers.
+        k: How many items.
+    """
+
+    history: Indices
+    left_out: Indices
+    user_index: int | None
+    k: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Catalogue:
+    """A run, grown by the items that have joined; replaced as a whole, so that no answer mixes two."""
+
+    run: RunRecommender
+    joined: tuple[NewItem, ...]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        return {id_: item for item, id_ in enumerate(self.run.graph.items)}
+
+    @cached_property
+    def folded_titles(self) -> list[str]:
+        return [label.casefold() for label in self.run.graph.item_labels]
+
+    @cached_property
+    def by_title(self) -> dict[str, int | None]:
+        """Items by folded title; ``None`` where several bear it."""
+        found: dict[str, int | None] = {}
+        for item, title in enumerate(self.folded_titles):
+            found[title] = None if title in found else item
+        return found
+
+
+class LiveRecommender:
+    """A run's recommender that takes events and new items, and answers with them at once.
+
+    A known user's past is the run's, then what they have liked since; what they dislike leaves the past and the lists.
+    Somebody new is served under an id of their own as soon as they have liked something. An inductive model reads
+    every new like; a model with a user table does not, so there likes and dislikes are left out of the lists and
+    change nothing else, and somebody new is refused.
+
+    Any number of threads may ask at once.
+
+    Args:
+        run: The fitted model with its graph.
+        store: Where events and items are kept; without one there are none, and none are taken.
+
+    New items in the store that the model cannot rank are left out, and so are events about items that are not in the
+    catalogue; ``left_out`` and ``num_unplaced`` say so. They wait for a run that knows them.
+
+    Example:
+        >>> import tempfile
+        >>> from graphrec.models import EASE
+        >>> from kg_loaders.synthetic import planted
+        >>> graph = planted()
+        >>> model = EASE.from_graph(graph)
+        >>> _ = model.fit(Histories.from_interactions(graph.part("train"), graph.num_users))
+        >>> with tempfile.TemporaryDirectory() as folder, Store(f"{folder}/live.sqlite") as store:
+        ...     live = LiveRecommender(RunRecommender(model, graph), store)
+        ...     _ = live.add_events([Event("somebody new", graph.items.id_of(0))])
+        ...     len(live.recommend(user_id="somebody new", k=3))
+        3
+    """
+
+    def __init__(self, run: RunRecommender, store: Store | None = None) -> None:
+        self.base = run
+        self.store = store
+        self.left_out: dict[str, str] = {}
+        self.num_unplaced = 0
+        self._changes: dict[str, Change] = {}
+        self._catalogue = _Catalogue(run, ())
+        self._users = {id_: index for index, id_ in enumerate(run.graph.users)}
+        self._past = run.known.items.numpy()
+        self._offsets = run.known.offsets.tolist()
+        if store is not None:
+            store.subscribe(self)
+        self._warm(self._catalogue)
+
+    @classmethod
+    def load(cls, run_dir: str | Path, store: Store | None = None) -> Self:
+        """Load a finished run; see :meth:`RunRecommender.load`."""
+        return cls(RunRecommender.load(run_dir), store)
+
+    def close(self) -> None:
+        """Hear of no more events; the store stays open for others."""
+        if self.store is not None:
+            self.store.unsubscribe(self)
+
+    # What is there
+
+    @property
+    def graph(self) -> RecGraph:
+        """The run's graph with the items that have joined."""
+        return self._catalogue.run.graph
+
+    @property
+    def num_items(self) -> int:
+        """Number of items, new ones among them."""
+        return self._catalogue.run.graph.num_items
+
+    @cached_property
+    def _bits(self) -> list[float]:
+        counts = np.bincount(self._past, minlength=self.base.graph.num_items).clip(min=1)
+        bits: list[float] = (-np.log2(counts / max(len(self._past), 1))).tolist()
+        return bits
+
+    def novelty(self, items: Sequence[int]) -> float:
+        r"""Return the mean of :math:`-\log_2 (n_i / \sum n)` over items, in bits, as the metric of that name does.
+
+        An item that joined counts as one that a single user took.
+        """
+        most = math.log2(max(len(self._past), 1))
+        bits = [self._bits[item] if item < len(self._bits) else most for item in items]
+        return sum(bits) / len(bits) if bits else 0.0
+
+    def find(self, text: str) -> int:
+        """Return the index of the item that an id or a whole title means, whatever the title's case.
+
+        Raises:
+            UnknownIdError: There is none.
+            ArgumentError: Several items bear the title.
+        """
+        catalogue = self._catalogue
+        item = catalogue.index.get(text)
+        if item is None:
+            folded = text.casefold().strip()
+            if folded not in catalogue.by_title:
+                raise UnknownIdError(f"no item has the id or title {text!r}")
+            item = catalogue.by_title[folded]
+            if item is None:
+                raise ArgumentError(f"several items have the title {text!r}; give the id of one")
+        return item
+
+    def search_items(self, text: str, limit: int = 10) -> list[int]:
+        """Return items whose title or id holds ``text``: those that begin with it first, then the most taken."""
+        catalogue = self._catalogue
+        folded = text.casefold().strip()
+        found = [item for item, title in enumerate(catalogue.folded_titles) if folded in title]
+        exact = catalogue.index.get(text.strip())
+        bits = self._bits
+
+        def place(item: int) -> tuple[bool, bool, float, int]:
+            rare = bits[item] if item < len(bits) else math.inf
+            return item != exact, not catalogue.folded_titles[item].startswith(folded), rare, item
+
+        return heapq.nsmallest(limit, found if exact is None else {*found, exact}, key=place)
+
+    def search_users(self, text: str, limit: int = 10) -> list[str]:
+        """Return users of the data set and of the events whose id begins with ``text``, the shortest ids first."""
+        new = [id_ for id_ in list(self._changes) if id_ not in self._users]
+        found = (id_ for ids in (self._users, new) for id_ in ids if id_.startswith(text))
+        return heapq.nsmallest(limit, found, key=lambda id_: (len(id_), id_))
+
+    def change(self, user_id: str) -> Change:
+        """Return what a user's events have changed; nothing for a user without any."""
+        return self._changes.get(user_id, Change())
+
+    def knows(self, user_id: str) -> bool:
+        """Whether a user is in the data set or has sent an event."""
+        return user_id in self._users or user_id in self._changes
+
+    def past(self, user_id: str) -> Indices:
+        """Return the items of a user's past, oldest first: the data set's, and what was liked since."""
+        index, change = self._users.get(user_id), self._changes.get(user_id)
+        past = NOTHING if index is None else self._past[self._offsets[index] : self._offsets[index + 1]]
+        return past if change is None else self._changed(past, change)
+
+    # Questions and answers
+
+    def question(
+        self,
+        user_id: str | None = None,
+        history: Sequence[str] | None = None,
+        k: int = 10,
+        exclude: Sequence[str] = (),
+    ) -> Question:
+        """Return what to ask for a user, or for a stranger's items (ids or whole titles, oldest first).
+
+        Args:
+            user_id: A user of the data set, or one who has sent events.
+            history: A stranger's items.
+            k: How many items to return.
+            exclude: Ids or titles of items to leave out.
+
+        Raises:
+            ArgumentError: Neither or both are given, an item is given twice, or ``k`` is below 1.
+            UnknownIdError: There is no such user or item.
+            StrangerError: The model cannot serve somebody who is not in the data set.
+        """
+        if (user_id is None) == (history is None):
+            raise ArgumentError("give either user_id or history")
+        check_range("k", k, 1)
+        left_out = [self.find(text) for text in exclude]
+        if user_id is None:
+            items = [self.find(text) for text in history or ()]
+            if len(set(items)) < len(items):
+                raise ArgumentError("history names an item twice")
+            if not items:
+                raise ArgumentError("history must name at least one item, got none")
+            past, index = np.array(items, dtype=np.int64), None
+        else:
+            if not self.knows(user_id):
+                raise UnknownIdError(f"there is no user {user_id!r}, neither in the data set nor in the events")
+            index, change = self._users.get(user_id), self.change(user_id)
+            left_out += [*change.liked, *change.disliked]
+            past = self.past(user_id)
+        if index is None and not self.base.model.inductive:
+            name = type(self.base.model).__name__
+            raise StrangerError(f"{name} keeps a table of its users and cannot serve somebody who is not in it")
+        return Question(past, np.array(left_out, dtype=np.int64), index, k)
+
+    def recommend(
+        self,
+        user_id: str | None = None,
+        history: Sequence[str] | None = None,
+        k: int = 10,
+        exclude: Sequence[str] = (),
+    ) -> list[Recommendation]:
+        """Return the best ``k`` items, best first; see :meth:`question`."""
+        return self.answer([self.question(user_id, history, k, exclude)])[0]
+
+    def answer(self, questions: Sequence[Question]) -> list[list[Recommendation]]:
+        """Answer several questions at once, with one product of user and item vectors."""
+        run = self._catalogue.run
+        graph = run.graph
+        if not questions:
+            return []
+        histories = _batch([question.history for question in questions])
+        if not run.model.inductive:
+            users = [-1 if question.user_index is None else question.user_index for question in questions]
+            histories = replace(histories, user_index=torch.tensor(users))
+        seen = _batch([np.concatenate([question.history, question.left_out]) for question in questions])
+        # As in RunRecommender, ties are drawn by the user; a stranger counts as the first row.
+        drawn_by = torch.tensor([question.user_index or 0 for question in questions])
+        with torch.no_grad():
+            scores = run.model.score(histories)
+            k = max(question.k for question in questions)
+            items, values = best(run.model, scores, k, replace(seen, user_index=drawn_by), run.seed)
+        labels, ids = graph.item_labels, graph.entities.ids
+        return [
+            [
+                Recommendation(rank, ids[item], labels[item], score, item)
+                for rank, (item, score) in enumerate(zip(row[: q.k], scores[: q.k], strict=True), start=1)
+                if item >= 0
+            ]
+            for q, row, scores in zip(questions, items.tolist(), values.tolist(), strict=True)
+        ]
+
+    def explain(
+        self, item: str, user_id: str | None = None, history: Sequence[str] | None = None, k: int = 5
+    ) -> Explanation:
+        """Explain the score of an item for a user or a stranger; see :func:`~graphrec.serving.explain.explain`."""
+        question = self.question(user_id, history)
+        histories = _batch([question.history])
+        if question.user_index is not None:
+            histories = replace(histories, user_index=torch.tensor([question.user_index]))
+        run, index = self._catalogue.run, self.find(item)
+        return explain(run, histories, index, k)
+
+    def similar(self, item: str, k: int = 10) -> list[Recommendation]:
+        r"""Return the items most like one.
+
+        For InductiveKGAT (of a blend, its first): the cosine of the vectors :math:`g` that items have as candidates.
+        For other models: the scores of a stranger who took that item alone.
+
+        Raises:
+            UnknownIdError: There is no such item.
+            StrangerError: The model has neither.
+        """
+        index = self.find(item)
+        run = self._catalogue.run
+        model = run.model
+        while isinstance(model, Blend):
+            model = model.first
+        if not isinstance(model, InductiveKGAT):
+            return self.recommend(history=[item], k=k)
+        check_range("k", k, 1)
+        with torch.no_grad():
+            _, g = model.cached("vectors", model.item_vectors)
+            unit = model.cached("candidates", lambda: torch.nn.functional.normalize(g, dim=1))
+            cosine = unit @ unit[index]
+            cosine[index] = -torch.inf
+            values, items = cosine.topk(min(k, max(run.graph.num_items - 1, 0)))
+        return [
+            Recommendation(rank, run.graph.items.id_of(other), run.graph.item_labels[other], value, other)
+            for rank, (other, value) in enumerate(zip(items.tolist(), values.tolist(), strict=True), start=1)
+        ]
+
+    # Events and items
+
+    def check_events(self, events: Sequence[Event]) -> None:
+        """Make sure that events can be taken.
+
+        Raises:
+            UnknownIdError: An item is unknown.
+            ArgumentError: A user would have too many likes and dislikes.
+        """
+        index = self._catalogue.index
+        for event in events:
+            if event.item_id not in index:
+                raise UnknownIdError(f"there is no item {event.item_id!r}")
+            change = self._changes.get(event.user_id)
+            if change is not None and len(change.liked) + len(change.disliked) >= MOST_CHANGES:
+                raise ArgumentError(f"a user may like and dislike {MOST_CHANGES:,} items, and this one has")
+
+    def add_events(self, events: Iterable[Event]) -> int:
+        """Keep events, and return how many were new: when this returns they are durable, and answers heed them.
+
+        Raises:
+            UnknownIdError: An item is unknown; none of the events is kept then.
+            StoreError: There is no store, or it cannot be written.
+        """
+        events = tuple(events)
+        self.check_events(events)
+        return self._writable().add_events(events).result()
+
+    def add_items(self, items: Iterable[NewItem]) -> int:
+        """Let items join the catalogue, durably, and return how many were new. An item sent again is no error.
+
+        The model grows as a whole: seconds where a graph has millions of triples, so add many items at once.
+
+        Raises:
+            ArgumentError: An item cannot join; see :func:`~graphrec.serving.growth.check_items`. None is kept then.
+            StoreError: There is no store, or it cannot be written.
+        """
+        items = self.check_new(tuple(items))
+        return self._writable().add_items(items).result()
+
+    def check_new(self, items: Sequence[NewItem]) -> tuple[NewItem, ...]:
+        """Return those of the items that have not joined yet, after making sure that they can.
+
+        Raises:
+            ArgumentError: One cannot join.
+        """
+        joined = set(self._catalogue.joined)
+        new = tuple(item for item in dict.fromkeys(items) if item not in joined)
+        # Against the grown graph, for their ids; against the base model, for their facts.
+        taken = {item.item_id for item in self._catalogue.joined}
+        for item in new:
+            if item.item_id in taken:
+                raise ArgumentError(f"item_id {item.item_id!r} has joined already, with another title or other facts")
+        check_items(self.base.model, self.base.graph, new)
+        return new
+
+    @property
+    def takes_items(self) -> bool:
+        """Whether the model can rank items that it was not trained with."""
+        return can_grow(self.base.model)
+
+    def new_user_id(self) -> str:
+        """Return an id for somebody new, which nobody has and nobody can guess."""
+        return f"guest-{uuid.uuid4().hex}"
+
+    def on_items(self, items: Sequence[NewItem]) -> None:
+        """Take durable items; called by the store."""
+        new = []
+        for item in items:
+            # A run trained since may know an item from its data: then it needs to join no more.
+            if item.item_id in self.base.graph.items:
+                continue
+            try:
+                check_items(self.base.model, self.base.graph, [item])
+            except ArgumentError as error:
+                self.left_out[item.item_id] = str(error)
+            else:
+                new.append(item)
+        if not new:
+            return
+        joined = (*self._catalogue.joined, *new)
+        model, graph = grow(self.base.model, self.base.graph, joined)
+        grown = _Catalogue(RunRecommender(model, graph, self.base.batch_size, self.base.seed), joined)
+        self._warm(grown)
+        self._catalogue = grown
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        """Take durable events; called by the store."""
+        index = self._catalogue.index
+        for event in events:
+            item = index.get(event.item_id)
+            if item is None:
+                self.num_unplaced += 1
+                continue
+            self._changes[event.user_id] = self._changes.get(event.user_id, Change()).after(item, event.kind)
+
+    def _changed(self, past: Indices, change: Change) -> Indices:
+        if not self.base.model.inductive:
+            return past
+        if change.disliked:
+            past = past[~np.isin(past, list(change.disliked))]
+        liked = np.array(change.liked, dtype=np.int64)
+        return np.concatenate([past, liked[~np.isin(liked, past)]])
+
+    def _writable(self) -> Store:
+        if self.store is None:
+            raise StoreError("there is no store: this recommender is read-only")
+        return self.store
+
+    def _warm(self, catalogue: _Catalogue) -> None:
+        """Compute now what the first question would wait for."""
+        _ = catalogue.index, catalogue.by_title, self._bits
+        run = catalogue.run
+        with torch.no_grad():
+            first = Histories.from_lists([[0]], [0]) if run.graph.num_items and run.graph.num_users else None
+            if first is not None:
+                run.model.score(first)
+                explain(run, first, 0)
+
+
+def _batch(rows: Sequence[Indices]) -> Histories:
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    return Histories(torch.from_numpy(np.concatenate([NOTHING, *rows])), torch.from_numpy(offsets))

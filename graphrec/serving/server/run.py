@@ -1,0 +1,132 @@
+"""serve: a service as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import socket
+from collections.abc import Collection
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from graphrec.errors import ArgumentError, GraphrecError
+from graphrec.serving.server.app import create_app
+from graphrec.serving.server.guard import Limits, Log
+from graphrec.serving.server.keys import KeyRing
+from graphrec.serving.server.service import Service
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+HEADER_SECONDS = 10.0  # until the first request of a connection has come in
+IDLE_SECONDS = 15
+STOP_SECONDS = 20
+MOST_CONNECTIONS = 1000
+
+
+class _Protocol(HttpToolsProtocol):
+    """uvicorn's protocol, that hangs up on who opens a connection and does not ask."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._asked = False
+        self._hang_up = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+
+    def on_headers_complete(self) -> None:
+        self._asked = True
+        super().on_headers_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._hang_up.cancel()
+        super().connection_lost(exc)
+
+    def _close_if_silent(self) -> None:
+        if not self._asked:
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, that loads its runs anew on SIGHUP."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, log: Log) -> None:
+        super().__init__(config)
+        self._service = service
+        self._log = log
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP"):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
+        self._log("ready", models=list(self._service.models))
+
+    def _start_reload(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reload(self) -> None:
+        for name in list(self._service.models):
+            try:
+                served = await self._service.reload(name)
+            except (GraphrecError, OSError) as error:
+                self._log("reload failed", model=name, reason=str(error))
+            else:
+                self._log("reloaded", model=name, run=served.run)
+
+
+def serve(
+    service: Service,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    keys: KeyRing | None = None,
+    hosts: Collection[str] = (),
+    limits: Limits | None = None,
+    log: Log | None = None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; then answer what has been asked, for 20 seconds at most, and close the store.
+
+    Args:
+        service: What to serve.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+        keys: API keys. Without, only a loopback address is served.
+        hosts: Further host names to answer under. A loopback address answers under its own names alone, others under
+            any name unless some are given.
+        limits: What a request may cost.
+        log: Where to log.
+
+    Raises:
+        ArgumentError: No keys, and an address that other machines can reach.
+    """
+    local = is_loopback(host)
+    if keys is None and not local:
+        raise ArgumentError(f"host {host!r} can be reached by other machines: give API keys, or listen on 127.0.0.1")
+    names = {*hosts, *(LOOPBACK_NAMES if local else ())}
+    log = log or Log()
+    app = create_app(service, keys, names or None, limits, log)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=_Protocol,
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        limit_concurrency=MOST_CONNECTIONS,
+    )
+    _Server(config, service, log).run()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,171 @@
+"""A service as its operator sees it: reloads, stops, mistakes at the start."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from cases.served_runs import Client, serving
+
+from graphrec.cli import main
+from graphrec.cli.serve import SCOPES
+from graphrec.serving.server import keys
+from graphrec.serving.store import Store
+
+QUESTION = {"user_id": "user-01", "k": 5}
+
+
+def test_runs_are_reloaded_without_a_request_that_fails_and_a_stop_answers_what_was_asked(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(runs[0], tmp_path / "first")
+    shutil.copytree(runs[0], tmp_path / "second")
+    arguments = (str(tmp_path / "first"), "--store", str(tmp_path / "s"))
+    with serving(*arguments, log=tmp_path / "log") as (port, process):
+        statuses: list[int] = []
+        lists: list[object] = []
+        stop = threading.Event()
+
+        def ask() -> None:
+            with Client(port) as client:
+                while not stop.is_set():
+                    status, answer = client.post("/recommend", QUESTION)
+                    statuses.append(status)
+                    lists.append([item["item_id"] for item in answer["items"]])
+
+        def like(turns: int) -> None:
+            with Client(port) as client:
+                for turn in range(turns):
+                    event = {"user_id": f"new-{turn}", "item_id": "item-07", "event_id": f"e-{turn}"}
+                    statuses.append(client.post("/events", {"events": [event]})[0] - 1)
+
+        threads = [threading.Thread(target=ask) for _ in range(3)] + [threading.Thread(target=like, args=(100,))]
+        for thread in threads:
+            thread.start()
+        with Client(port) as client:
+            status, model = client.post("/reload", {"run": "second"})
+            assert (status, model["run"], model["name"]) == (200, "second", "first")
+            process.send_signal(signal.SIGHUP)
+            until = time.monotonic() + 60
+            while '"reloaded"' not in (tmp_path / "log").read_text() and time.monotonic() < until:
+                time.sleep(0.05)
+            threads[-1].join()
+            stop.set()
+            for thread in threads:
+                thread.join()
+            assert set(statuses) == {200}
+            assert lists.count(lists[0]) == len(lists)  # the same run: the same list
+            # No event of the time in between was lost to the new.
+            for turn in range(100):
+                assert client.post("/history", {"user_id": f"new-{turn}"})[1]["num_past"] == 1
+            health = client.get("/health")[1]["models"][0]
+            assert health["run"] == "second"
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == -signal.SIGTERM  # after its work: uvicorn ends by the signal that it was sent
+    with Store(tmp_path / "s") as store:  # closed, so another may have it
+        assert store.count() == {"events": 100, "items": 0}
+
+
+def test_damaged_run_does_not_take_the_place_of_a_good_one(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[0], tmp_path / "good")
+    shutil.copytree(runs[0], tmp_path / "bad")
+    (tmp_path / "bad" / "model.safetensors").write_bytes(b"damaged")
+    with (
+        serving(str(tmp_path / "good"), "--store", str(tmp_path / "s"), log=tmp_path / "log") as (port, _),
+        Client(port) as client,
+    ):
+        before = client.post("/recommend", QUESTION)[1]["items"]
+        status, problem = client.post("/reload", {"run": "bad"})
+        assert status == 422
+        assert "damaged" in problem["detail"]
+        assert str(tmp_path) not in problem["detail"]
+        assert client.post("/recommend", QUESTION)[1]["items"] == before
+        assert 'graphrec_reloads_total{outcome="failed"} 1.0' in client.get("/metrics")[1]
+
+
+def test_read_only_takes_nothing_and_writes_nothing(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    with serving(str(run), "--read-only", log=tmp_path / "log") as (port, _), Client(port) as client:
+        assert client.get("/health")[1]["read_only"] is True
+        assert client.post("/recommend", QUESTION)[0] == 200
+        facts = [{"relation": "genre", "entity": "genre-0"}]
+        for path, content in (
+            ("/events", {"events": [{"user_id": "user-01", "item_id": "item-00"}]}),
+            ("/items", {"items": [{"item_id": "new", "facts": facts}]}),
+            ("/reload", {"run": "run"}),
+        ):
+            status, problem = client.post(path, content)
+            assert (status, problem["detail"]) == (403, "this service is read-only")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "run"]
+
+
+def test_store_lies_beside_the_run_when_none_is_named(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs[0], tmp_path / "run")
+    with serving(str(run), log=tmp_path / "log") as (port, _), Client(port) as client:
+        assert client.post("/events", {"events": [{"item_id": "item-00"}]})[0] == 201
+        log = (tmp_path / "log").read_text()
+    assert f"events and new items are kept in {tmp_path / 'live-films.sqlite'}" in log
+    assert "no API keys: open to every program on this machine, and to no other machine" in log
+    assert (tmp_path / "live-films.sqlite").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give one run folder, or 2 to compare, got 0"),
+        (["a", "b", "c"], 2, "got 3"),
+        (["no-such-run"], 1, "there is no such run folder"),
+        (["RUN", "--host", "0.0.0.0"], 2, "--host 0.0.0.0 can be reached by other machines: give --keys"),
+        (["RUN", "--keys", "no-such-file"], 1, "there is no key file"),
+        (["--new-key", "shop"], 2, "--new-key needs --keys FILE"),
+        (["RUN", "--prot", "1"], 2, "did you mean '--port'"),
+    ],
+)
+def test_mistakes_at_the_start_are_one_line(
+    arguments: list[str],
+    code: int,
+    message: str,
+    runs: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", *(str(runs[0]) if word == "RUN" else word for word in arguments)]) == code
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("graphrec.cli.serve.NEEDED", ("json", "no_such_package"))
+    assert main(["serve", "run"]) == 2
+    assert "graphrec serve needs no_such_package: pip install 'graphrec[serve]'" in capsys.readouterr().err
+
+
+def test_key_is_made_and_shown_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "keys.json"
+    assert main(["serve", "--new-key", "shop", "--scope", "admin", "--rate", "5", "--keys", str(path)]) == 0
+    token = capsys.readouterr().out.strip()
+    key = keys.KeyRing.load(path).check(token)
+    assert key is not None
+    assert (key.name, key.scope, key.rate) == ("shop", "admin", 5)
+    assert main(["serve", "--new-key", "other", "--keys", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "other"
+    assert SCOPES == keys.SCOPES
+
+
+def test_two_services_do_not_share_a_store(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    with serving(str(runs[0]), "--store", str(tmp_path / "s"), log=tmp_path / "log"):
+        command = [sys.executable, "-m", "graphrec", "serve", str(runs[0]), "--store", str(tmp_path / "s")]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ, timeout=120)
+    assert done.returncode == 1
+    assert "is in use by another process" in done.stderr

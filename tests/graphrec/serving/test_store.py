@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from graphrec.errors import ArgumentError, StoreError
+from graphrec.serving.store import PAGE, Event, Fact, NewItem, Store
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.items: list[NewItem] = []
+        self.events: list[Event] = []
+
+    def on_items(self, items: Sequence[NewItem]) -> None:
+        self.items += items
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        self.events += events
+
+
+ITEM = NewItem("x", "Ein Film – “new”", (Fact("director", "Scott"), Fact("plays in", "Weaver", False)))
+
+
+def test_what_is_acknowledged_is_read_back_in_its_order(tmp_path: Path) -> None:
+    events = [Event("ann", "a", "like", 1.5), Event("bob", "b", "dislike", 2.5), Event("ann", "a", "undo", 3.5)]
+    with Store(tmp_path / "s") as store:
+        assert store.add_items([ITEM]).result() == 1
+        assert store.add_events(events).result() == 3
+    with Store(tmp_path / "s") as store:
+        heard = Heard()
+        store.subscribe(heard)
+        assert heard.items == [ITEM]
+        assert heard.events == events
+        assert store.count() == {"events": 3, "items": 1}
+
+
+def test_listener_hears_everything_once_while_others_write(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        for start in range(0, 3 * PAGE, PAGE):
+            store.add_events([Event("u", str(start + i)) for i in range(PAGE)]).result()
+        heard, stop = Heard(), threading.Event()
+        written = []
+
+        def write() -> None:
+            while not stop.is_set():
+                number = str(3 * PAGE + len(written))
+                store.add_events([Event("u", number)]).result()
+                written.append(number)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        store.subscribe(heard)
+        while len(written) < 20:
+            pass
+        stop.set()
+        writer.join()
+        assert [event.item_id for event in heard.events] == [str(i) for i in range(3 * PAGE + len(written))]
+
+
+def test_listener_knows_before_the_writer_is_told(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        heard = Heard()
+        store.subscribe(heard)
+        for number in range(50):
+            store.add_events([Event("u", str(number))]).result()
+            assert len(heard.events) == number + 1
+        store.unsubscribe(heard)
+        store.add_events([Event("u", "later")]).result()
+        assert len(heard.events) == 50
+
+
+def test_event_sent_twice_counts_once_and_items_too(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        heard = Heard()
+        store.subscribe(heard)
+        twice = Event("u", "i", event_id="e1")
+        assert [store.add_events([twice, twice]).result(), store.add_events([twice]).result()] == [1, 0]
+        assert [store.add_items([ITEM]).result(), store.add_items([ITEM]).result()] == [1, 0]
+        assert (len(heard.events), len(heard.items)) == (1, 1)
+        assert store.add_events([Event("u", "i"), Event("u", "i")]).result() == 2  # without an id both count
+
+
+def test_writers_share_commits_and_all_are_told(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        blocked = threading.Event()
+        waiting = threading.Thread(target=store.run, args=(blocked.wait,))
+        waiting.start()
+        futures = [store.add_events([Event("u", str(i))]) for i in range(300)]
+        blocked.set()
+        assert [future.result() for future in futures] == [1] * 300
+        waiting.join()
+
+
+def test_unknown_kind_is_refused() -> None:
+    with pytest.raises(ArgumentError, match="kind must be one of 'like', .* got 'lik'; did you mean 'like'"):
+        Event("u", "i", "lik")
+
+
+def test_full_disk_keeps_nothing_of_the_call_and_says_so(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        store.add_events([Event("u", "before")]).result()
+        pages = store.run(lambda: store._database.execute("PRAGMA page_count").fetchone()[0])
+        store.run(lambda: store._database.execute(f"PRAGMA max_page_count = {pages + 1}"))
+        with pytest.raises(StoreError, match="cannot be written: database or disk is full"):
+            store.add_events([Event("u", "x" * 3000, event_id=str(i)) for i in range(20)]).result()
+        assert store.count()["events"] == 1
+        store.run(lambda: store._database.execute("PRAGMA max_page_count = 1000000"))
+        assert store.add_events([Event("u", "after")]).result() == 1
+
+
+def test_second_process_is_refused(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        store.add_events([Event("u", "i")]).result()
+        program = f"from graphrec.serving.store import Store; Store({str(tmp_path / 's')!r})"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert "StoreError" in done.stderr
+        assert "is in use by another process" in done.stderr
+
+
+def test_foreign_and_future_files_are_refused_untouched(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database at all, but long enough to be read as one" * 50)
+    with pytest.raises(StoreError, match="cannot be read: file is not a database"):
+        Store(tmp_path / "text")
+    other = sqlite3.connect(tmp_path / "other")
+    other.execute("CREATE TABLE mine (x)")
+    other.close()
+    with pytest.raises(StoreError, match="is a database of something else"):
+        Store(tmp_path / "other")
+    with Store(tmp_path / "future"):
+        pass
+    future = sqlite3.connect(tmp_path / "future")
+    future.execute("PRAGMA user_version = 9")
+    future.close()
+    with pytest.raises(StoreError, match="is a store of format 9, this graphrec reads 1"):
+        Store(tmp_path / "future")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(tmp_path / "missing folder" / "s")
+
+
+def test_closed_store_refuses_and_closes_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    last = store.add_events([Event("u", "i")])
+    store.close()
+    store.close()
+    assert last.result() == 1  # what was waiting is finished
+    with pytest.raises(StoreError, match="the store is closed"):
+        store.add_events([Event("u", "i")])
