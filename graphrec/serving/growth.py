@@ -46,7 +46,10 @@ def can_grow(model: Recommender) -> bool:
     """Whether a model can rank items that it was not trained with."""
     if isinstance(model, Blend):
         return can_grow(model.first) and can_grow(model.second)
-    return isinstance(model, InductiveKGAT) and model.kg is not None
+    if not isinstance(model, InductiveKGAT) or model.kg is None:
+        return False
+    # Modalities know their items by their rows; a new item brings no vectors.
+    return model.modalities is None and model.like is None
 
 
 def check_items(model: Recommender, graph: RecGraph, items: Sequence[NewItem]) -> None:
@@ -59,7 +62,10 @@ def check_items(model: Recommender, graph: RecGraph, items: Sequence[NewItem]) -
     """
     if items and not can_grow(model):
         name = type(model).__name__
-        raise ArgumentError(f"{name} cannot rank items that it was not trained with; InductiveKGAT with a KG can")
+        raise ArgumentError(
+            f"this {name} cannot rank items that it was not trained with; "
+            "an InductiveKGAT with a KG and no modalities can"
+        )
     seen: set[str] = set()
     for item in items:
         if item.item_id in graph.entities or item.item_id in seen:

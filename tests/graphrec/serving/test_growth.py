@@ -12,7 +12,7 @@ from graphrec.serving.explain import explain
 from graphrec.serving.growth import can_grow, grow
 from graphrec.serving.recommender import RunRecommender
 from graphrec.serving.store import Fact, NewItem
-from kg_loaders import RecGraph
+from kg_loaders import Feature, RecGraph
 from kg_loaders.synthetic import planted
 
 
@@ -126,6 +126,15 @@ def test_blend_of_two_grows_and_other_models_say_why_not(graph: RecGraph) -> Non
         assert not can_grow(model)
         with pytest.raises(ArgumentError, match="cannot rank items that it was not trained with"):
             grow(model, graph, [NewItem("new", "", facts)])
+
+
+def test_a_model_of_modalities_takes_no_items_without_them(graph: RecGraph) -> None:
+    image = Feature.vectors(torch.randn(graph.num_items, 3).numpy())
+    pictured = dataclasses.replace(graph, item_features={"image": image})
+    model = fitted(pictured, modalities=["image"])
+    assert not can_grow(model)
+    with pytest.raises(ArgumentError, match="and no modalities can"):
+        grow(model, pictured, [NewItem("new", "New", facts_of(graph, 0))])
 
 
 def test_items_that_cannot_join_are_refused(graph: RecGraph) -> None:
