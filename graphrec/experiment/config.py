@@ -114,14 +114,19 @@ class RunConfig:
     @property
     def hash(self) -> str:
         """A short SHA-256 over all that influences the result."""
-        text = json.dumps(self.to_dict(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+        return hash_of(self.to_dict())
 
     @property
     def label(self) -> str:
         """A short name of the run for folders and messages: ``inductivekgat-nokg-seed1-<hash>``."""
         kg = {"full": "", "none": "-nokg", "shuffled": "-shuffledkg"}[self.data.kg]
         return f"{self.model.name.lower()}{kg}-seed{self.seed}-{self.hash}"
+
+
+def hash_of(content: Mapping[str, Any]) -> str:
+    """Return the short SHA-256 of a configuration as plain values, as it stands in ``config.yaml``."""
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
 
 
 @dataclass(frozen=True)

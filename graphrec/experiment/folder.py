@@ -13,7 +13,7 @@ import yaml
 import graphrec
 from graphrec.errors import ArgumentError, ConfigError, RunError
 from graphrec.experiment.catalogue import read_yaml
-from graphrec.experiment.config import RunConfig
+from graphrec.experiment.config import RunConfig, hash_of
 from graphrec.experiment.files import read_json, sha256, to_json, write, write_text
 from graphrec.experiment.reading import read_mapping
 from graphrec.experiment.run_info import FORMAT_VERSION, RunInfo, describe, sizes_of, vocabulary_fingerprint
@@ -66,7 +66,7 @@ class RunFolder:
         """
         if (path / INFO).exists():
             folder = cls.open(path)
-            if folder.info.config_hash != config.hash:
+            if folder.config.hash != config.hash:
                 difference = _difference(folder.config.to_dict(), config.to_dict())
                 raise RunError(f"{path} holds a run of another configuration ({difference}); choose another --out")
             folder.check_graph(graph)
@@ -113,10 +113,12 @@ class RunFolder:
         if not (path / CONFIG).is_file():
             raise RunError(f"{path / CONFIG}: missing")
         try:
-            config = read_mapping(read_yaml(path / CONFIG), str(path / CONFIG))
+            written = read_yaml(path / CONFIG)
+            config = read_mapping(written, str(path / CONFIG))
         except (ConfigError, ArgumentError) as error:
             raise RunError(str(error)) from error
-        if config.hash != info.config_hash:
+        # Of what is written: an option that has been added since has its default, which changes no run of before.
+        if hash_of(written) != info.config_hash:
             raise RunError(f"{path / CONFIG}: changed since the run was made (its hash is not that of {INFO})")
         return cls(path, config, info)
 

@@ -13,7 +13,7 @@ import yaml
 import graphrec
 from graphrec.errors import RunError
 from graphrec.experiment.build import build_model
-from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig, RunConfig
+from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig, RunConfig, hash_of
 from graphrec.experiment.data import resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.run_info import RunInfo
@@ -188,6 +188,17 @@ def test_other_format_versions_are_refused(finished: RunFolder) -> None:
     edit(finished.path / "run.json", format_version=2, graphrec="9.0")
     with pytest.raises(RunError, match=r"run folder format 2, made by graphrec 9\.0; this is .* reads format 1"):
         RunFolder.open(finished.path)
+
+
+def test_run_made_before_an_option_was_added_opens(finished: RunFolder) -> None:
+    path = finished.path / "config.yaml"
+    written = yaml.safe_load(path.read_text())
+    del written["data"]["features"]
+    path.write_text(yaml.safe_dump(written))
+    edit(finished.path / "run.json", config_hash=hash_of(written))
+    folder = RunFolder.open(finished.path)
+    assert folder.config.data.features == ()
+    assert folder.load_model(GRAPH).num_items == GRAPH.num_items
 
 
 def test_edited_configuration_is_noticed(finished: RunFolder) -> None:

@@ -15,7 +15,7 @@ def test_an_explanation_says_what_each_modality_does() -> None:
     graph = with_content(planted_graph())
     torch.manual_seed(0)
     model = InductiveKGAT.from_graph(graph, dim=8, modalities=["image", "audio"], fusion_gate=1.0).eval()
-    why = explain(RunRecommender(model, graph), HISTORY, item=3)
+    why = explain(RunRecommender(model, graph), HISTORY, item=3, method="contributions")
     assert {effect.name for effect in why.modalities} == {"image", "audio"}
     sizes = [abs(effect.effect) for effect in why.modalities]
     assert sizes == sorted(sizes, reverse=True)
