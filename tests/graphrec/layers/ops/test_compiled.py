@@ -39,7 +39,7 @@ def both_ways(monkeypatch, function, tensors):
         out = out if isinstance(out, tuple) else (out,)
         generator = torch.Generator().manual_seed(5)
         weights = [torch.randn(part.shape, generator=generator) for part in out]
-        gradients = torch.autograd.grad(out, leaves, weights)
+        gradients = torch.autograd.grad(out, leaves, weights, materialize_grads=True)
         monkeypatch.setattr(compiled, "_run", kept)
         assert bool(ran) == (least == 0)
         found.append([*out, *gradients])
@@ -69,6 +69,11 @@ class TestAgainstTorch:
         layout, _ = graph
         tensors = drawn((NUM_EDGES, heads), (NUM_SRC, heads, channels))
         assert_equal(both_ways(monkeypatch, lambda scores, x: attend(scores, x, layout)[0], tensors))
+
+    def test_attend_with_a_gradient_of_alpha_alone(self, monkeypatch, graph, heads, channels):
+        layout, _ = graph
+        tensors = drawn((NUM_EDGES, heads), (NUM_SRC, heads, channels))
+        assert_equal(both_ways(monkeypatch, lambda scores, x: attend(scores, x, layout)[1], tensors))
 
     def test_weighted_sum(self, monkeypatch, graph, heads, channels):
         layout, _ = graph
