@@ -38,6 +38,13 @@ def test_softmax_over_all_items_asks_for_the_next_item_at_every_place():
     torch.testing.assert_close(model.loss(batch, torch.Generator()), expected)
 
 
+def test_a_state_knows_nothing_of_what_comes_later():
+    model = make(num_time_buckets=20)
+    states, others = (model.states(history(items, [0, 5, 9, 20])) for items in ([1, 2, 3, 4], [1, 2, 5, 6]))
+    torch.testing.assert_close(states[:2], others[:2])
+    assert not torch.allclose(states[2:], others[2:])
+
+
 def test_time_matters_where_it_has_a_bias_and_only_the_most_recent_are_read():
     model, timeless = make(num_time_buckets=20), make()
     near, far = history([1, 2, 3], [0, 5, 9]), history([1, 2, 3], [0, 5, 9000])

@@ -48,6 +48,13 @@ def timed(items, times):
     return Histories(torch.tensor(items), torch.tensor([0, len(items)]), times=torch.tensor(times, dtype=torch.float64))
 
 
+def test_a_state_knows_nothing_of_what_comes_later():
+    model = make()
+    states, others = (model.sequence(model.item[items], torch.tensor([0, 4])) for items in ([1, 2, 3, 4], [1, 2, 5, 6]))
+    torch.testing.assert_close(states[:2], others[:2])
+    assert not torch.allclose(states[2:], others[2:])
+
+
 def test_the_loss_asks_for_the_next_item_at_every_place():
     model = make(num_negatives=100, temperature=0.5, target_power=0.5)
     states = model.sequence(model.item[[1, 2, 3, 4, 5]] * 8**0.5, torch.tensor([0, 4, 5]))

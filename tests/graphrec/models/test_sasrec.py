@@ -41,6 +41,13 @@ def scores_at_each_place(model):
     return model.scaled(states) @ model.unit(model.item).t()
 
 
+def test_a_state_knows_nothing_of_what_comes_later():
+    model = make()
+    states, others = (model.states(Histories.from_lists([items])) for items in ([1, 2, 3, 4], [1, 2, 5, 6]))
+    torch.testing.assert_close(states[:2], others[:2])
+    assert not torch.allclose(states[2:], others[2:])
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.3])
 def test_softmax_over_all_items_asks_for_the_next_item_at_every_place(temperature):
     model = make(loss="softmax", num_negatives=100, temperature=temperature)
