@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
             target[name.replace("-", "_")] = read(value)
     if "on" not in linking:
         raise ConfigError("transfer needs --on user, item, entity or text: what is the same in both")
-    from graphrec.experiment.transfer import run_transfer
+    from graphrec.experiment.transfer_comparison import run_transfer
 
     table = run_transfer(words[0], words[1], linking, options, **given)
     if "--json" in flags:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from graphrec.experiment.comparison import compare
     from graphrec.experiment.folder import RunFolder
     from graphrec.experiment.runner import run
-    from graphrec.experiment.transfer import TransferStudy, compare_transfer
+    from graphrec.experiment.transfer import TransferStudy
+    from graphrec.experiment.transfer_comparison import compare_transfer
 
 __all__ = [
     "DataConfig",
@@ -31,7 +32,7 @@ _HOMES = {
     "RunFolder": "folder",
     "TransferStudy": "transfer",
     "compare": "comparison",
-    "compare_transfer": "transfer",
+    "compare_transfer": "transfer_comparison",
     "run": "runner",
 }
 

@@ -8,7 +8,8 @@ import torch
 import kg_loaders
 from graphrec.cli import main
 from graphrec.errors import ArgumentError
-from graphrec.experiment.transfer import COMPARATORS, LABELS, SETTINGS, TransferStudy, compare_transfer
+from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy
+from graphrec.experiment.transfer_comparison import LABELS, compare_transfer
 from graphrec.histories import Histories
 from graphrec.models import CrossDomainKGAT, InductiveKGAT
 from graphrec.training import TrainConfig

@@ -1,0 +1,229 @@
+"""compare_transfer: what a source domain is worth to a target, with intervals and paired tests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from graphrec.errors import ArgumentError, check_choice
+from graphrec.evaluation import combined_interval, paired_bootstrap_rows
+from graphrec.experiment.catalogue import FLAGSHIP, find_committed
+from graphrec.experiment.data import load_graph, prepare, resolve
+from graphrec.experiment.files import write_text
+from graphrec.experiment.reading import read_options, take_option
+from graphrec.experiment.report import Figure, Row, Table
+from graphrec.experiment.runner import RUNS, peak_memory_mb, reset_peak_memory
+from graphrec.experiment.transfer import COMPARATORS, CROSS_OPTIONS, METRICS, SETTINGS, TransferStudy
+from graphrec.training import TrainConfig
+from kg_loaders import LinkedPair, link, registry
+
+NUM_SAMPLES = 5_000  # resamples of the users
+
+LABELS = {
+    "target-only": "InductiveKGAT, target only",
+    "target-only+ease": "InductiveKGAT + EASE, target only",
+    "joint": "InductiveKGAT, source + target",
+    "joint+ease": "InductiveKGAT + EASE, source + target",
+    "fine-tuned": "InductiveKGAT, source, then target",
+    "frozen-items": "InductiveKGAT, items frozen after source",
+    "zero-shot": "InductiveKGAT, source only (zero-shot)",
+    "popularity": "Popularity, target only",
+    "popularity-union": "Popularity, union",
+    "content-knn": "ContentKNN",
+    "ease": "EASE, target only",
+    "ease-union": "EASE, union",
+    "cmf": "CMF (IALS on the union)",
+    "light-gcn": "LightGCN, target only",
+    "light-gcn-union": "LightGCN, union",
+}
+
+
+def compare_transfer(
+    pair: LinkedPair,
+    settings: Sequence[str] = ("target-only", "joint"),
+    comparators: Sequence[str] = ("popularity", "ease", "ease-union"),
+    seeds: Iterable[int] = range(5),
+    train: TrainConfig | None = None,
+    options: Mapping[str, Any] | None = None,
+    trains: Mapping[str, TrainConfig] | None = None,
+    metrics: Sequence[str] = METRICS,
+    metric: str = "ndcg@10",
+    versus: str | None = None,
+    out: Path | None = None,
+    quiet: bool = False,
+) -> Table:
+    """Measure a linked pair in several settings over seeds, and return the table; see :class:`TransferStudy`.
+
+    Popularity and EASE, each on the target and EASE on the union, are always in. A figure is the mean over the target's
+    test users and seeds; interval and paired tests resample users, each with the mean over the seeds, and p-values are
+    corrected by Holm over the rows. Finished runs in ``out`` are taken as they are.
+
+    Args:
+        pair: The linked pair; see :func:`kg_loaders.link`.
+        settings: Out of :data:`SETTINGS`.
+        comparators: Out of :data:`COMPARATORS`.
+        seeds: Seeds of what draws at random; a closed form is fitted once.
+        train: How gradient models are trained.
+        options: Keyword arguments of InductiveKGAT and CrossDomainKGAT.
+        trains: Other training of a comparator, by its name.
+        metrics: What is measured; metrics of the head of a list, with a value a user.
+        metric: The metric of the test.
+        versus: The setting or comparator that the others are tested against; the last of ``settings`` when not given.
+        out: Where the values of each run and the table go; nothing is written when not given.
+        quiet: Show no progress.
+
+    Raises:
+        ArgumentError: An unknown setting, metric, or one that the pair cannot have.
+
+    Example:
+        >>> import kg_loaders
+        >>> from kg_loaders.synthetic import planted
+        >>> pair = kg_loaders.link(planted(num_users=110, seed=1), planted(), on="item", by="label")
+        >>> train = TrainConfig(epochs=1, select_by="ndcg@10")
+        >>> table = compare_transfer(pair, ["joint"], seeds=[0], train=train, options={"dim": 8}, quiet=True)
+        >>> [row.label for row in table.rows]
+        ['Popularity, target only', 'EASE, target only', 'EASE, union', 'InductiveKGAT, source + target']
+    """
+    always = ("popularity", "ease", "ease-union")
+    for name, chosen, allowed in (("settings", settings, SETTINGS), ("comparators", comparators, COMPARATORS)):
+        for value in chosen:
+            check_choice(name, value, allowed)
+    rows = list(dict.fromkeys([*(c for c in always if c not in comparators), *comparators, *settings]))
+    reference = versus or rows[-1]
+    check_choice("versus", reference, rows)
+    metrics = tuple(dict.fromkeys([*metrics, metric]))
+    seeds = tuple(dict.fromkeys(seeds))
+    if not seeds:
+        raise ArgumentError("seeds must hold at least one seed, got none")
+    study = TransferStudy(pair, train, options, trains, quiet=True)
+    own_seeds = {name: seeds if name in SETTINGS or "gcn" in name or name == "cmf" else seeds[:1] for name in rows}
+    runs: dict[tuple[str, int], _Run] = {}
+    order = [(name, seed) for seed in seeds for name in rows if seed in own_seeds[name]]  # the source is learned once
+    for number, (name, seed) in enumerate(order, 1):
+        if not quiet:
+            print(f"run {number} of {len(order)}: {name}, seed {seed}", file=sys.stderr, flush=True)
+        runs[name, seed] = _run(study, name, seed, metrics, out)
+    values = {
+        name: {m: torch.stack([runs[name, s].per_user[m] for s in own_seeds[name]]) for m in metrics} for name in rows
+    }
+    means = {name: by_metric[metric].mean(0) for name, by_metric in values.items()}
+    tests = paired_bootstrap_rows(
+        {name: mean for name, mean in means.items() if name != reference}, means[reference], NUM_SAMPLES
+    )
+    table = Table(
+        f"{pair.source.name} -> {pair.target.name}",
+        "of the target",
+        "test",
+        metrics,
+        tuple(
+            Row(
+                LABELS[name],
+                "",
+                own_seeds[name],
+                {m: Figure(*combined_interval(values[name][m], NUM_SAMPLES)) for m in metrics},
+                None if name == reference else tests[name].p_holm,
+                sum(runs[name, s].seconds for s in own_seeds[name]) / len(own_seeds[name]),
+                max(runs[name, s].peak_memory_mb for s in own_seeds[name]),
+            )
+            for name in rows
+        ),
+        metric,
+        LABELS[reference],
+    )
+    if out is not None:
+        table.save(out)
+    return table
+
+
+def run_transfer(
+    source: str,
+    target: str,
+    linking: Mapping[str, Any],
+    options: Sequence[str] = (),
+    target_share: float | None = None,
+    out: Path | None = None,
+    **given: Any,
+) -> Table:
+    """Link two data sets by name and compare; what ``graphrec transfer`` does.
+
+    The target is split, and gradient models are trained, by its committed configurations; LightGCN has its own.
+
+    Args:
+        source: Name or folder of the source.
+        target: Name or folder of the target.
+        linking: Keyword arguments of :func:`kg_loaders.link`.
+        options: Settings of the target's split, the model and its training, as on the command line.
+        target_share: Share of the target's train and validation pairs to keep; all when not given.
+        out: Where values, table and ``review.csv`` go; ``runs/SOURCE-TARGET/transfer`` when not given.
+        given: Further arguments of :func:`compare_transfer`.
+
+    Raises:
+        ConfigError: An unknown setting.
+        GraphError: The two cannot be linked as asked.
+    """
+    own: dict[str, Any] = {}
+    rest = list(options)
+    for name in CROSS_OPTIONS:
+        rest, value = take_option(rest, f"model.{name}")
+        if value is not None:
+            own[name] = yaml.safe_load(value)
+    config = read_options(["--model", FLAGSHIP, *rest], target).config
+    asked = dict(config.model.options)
+    graph = load_graph(config.data)
+    config = resolve(config, graph)
+    pair = link(registry.load(source), prepare(graph, config), **linking)
+    if target_share is not None:
+        pair = pair.keep_target(target_share)
+    print(pair.summary(), file=sys.stderr, flush=True)
+    out = out or RUNS / f"{pair.source.name}-{pair.target.name}" / "transfer"
+    if len(pair.review):
+        out.mkdir(parents=True, exist_ok=True)
+        pair.review.to_csv(out / "review.csv", index=False)
+    trains = {}
+    if find_committed(target, "LightGCN") is not None:
+        trains["light-gcn"] = read_options(["--model", "LightGCN"], target).config.train
+    return compare_transfer(pair, train=config.train, options={**asked, **own}, trains=trains, out=out, **given)
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """What is kept of a run: by metric, a value for each of the target's test users."""
+
+    per_user: dict[str, Tensor]
+    seconds: float
+    peak_memory_mb: float
+
+
+def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out: Path | None) -> _Run:
+    """Fit and measure, or read what an earlier call measured."""
+    file = None
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        content = [name, seed, study.pair.union.fingerprint, asdict(study.train), study.options]
+        content += [{key: asdict(value) for key, value in study.trains.items()}, list(metrics)]
+        key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        file = out / f"{re.sub('[^a-z0-9-]', '', name)}-seed{seed}-{key}.json"
+        if file.is_file():
+            found = json.loads(file.read_text(encoding="utf-8"))
+            per_user = {m: torch.tensor(values, dtype=torch.float64) for m, values in found["per_user"].items()}
+            return _Run(per_user, found["seconds"], found["peak_memory_mb"])
+    reset_peak_memory()
+    fitted = study.fit(name, seed)
+    measured = study.evaluator(metrics, seed).evaluate(fitted.model, fitted.graph, split="test")
+    run = _Run({m: measured.per_user[m] for m in metrics}, fitted.seconds, peak_memory_mb())
+    if file is not None:
+        kept: dict[str, Any] = {"metrics": measured.metrics, "seconds": run.seconds, "users": measured.users.tolist()}
+        kept["peak_memory_mb"] = run.peak_memory_mb
+        kept["per_user"] = {m: values.tolist() for m, values in run.per_user.items()}
+        write_text(file, json.dumps(kept))
+    return run
