@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast, overload
 
 import torch
@@ -13,7 +13,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphrec.errors import ArgumentError, check_choice, check_range
 from graphrec.layers._fused_conv import _check_nodes, _FusedConv
-from graphrec.layers.ops import EdgeLayout, dot_scores
+from graphrec.layers.ops import EdgeLayout, dot_scores, stacked_maps
+from graphrec.layers.ops.linear import Map
 from graphrec.layers.ops.standalone import uncompiled
 
 EdgeType = tuple[str, str, str]
@@ -149,46 +150,54 @@ class HeteroAttentionConv(_FusedConv):
             if name not in x_dict:
                 raise ArgumentError(f"x_dict must hold node type {name!r}, got {', '.join(map(repr, x_dict))}")
             _check_nodes(f"x_dict[{name!r}]", x_dict[name], self.widths[name])
-        query = torch.cat(
-            [self._by_head(lin(x_dict[n])) for n, lin in zip(self.destinations, self.lin_query, strict=True)]
-        )
         layout, used = self._layout(x_dict, edge_index_dict)
-        key, value = self._keys_and_values(x_dict, list(edge_index_dict), used)
+        query, key, value = self._projections(x_dict, list(edge_index_dict), used)
         summed, alpha = self._attend(dot_scores(query, key, layout), value, layout)
 
         out = {}
         parts = summed.flatten(1).split_with_sizes([x_dict[name].size(0) for name in self.destinations])
         for name, part, lin, skip in zip(self.destinations, parts, self.lin_out, self.skip, strict=True):
-            y = lin(F.gelu(part))
             if skip.numel():
-                y = torch.lerp(x_dict[name].to(y.dtype), y, skip.sigmoid().to(y.dtype))
-            out[name] = y
+                # The gate joins the weights, which are few, instead of every row.
+                gate = skip.sigmoid()
+                y = F.linear(F.gelu(part), lin.weight * gate, lin.bias * gate)
+                out[name] = y + x_dict[name].to(y.dtype) * (1 - gate).to(y.dtype)
+            else:
+                out[name] = lin(F.gelu(part))
         if not return_attention_weights:
             return out
         sizes = [edge_index.size(1) for edge_index in edge_index_dict.values()]
         return out, dict(zip(edge_index_dict, layout.restore(alpha).split_with_sizes(sizes), strict=True))
 
-    def _keys_and_values(
+    def _projections(
         self, x_dict: Mapping[str, Tensor], edge_types: list[EdgeType], used: list[Tensor | None]
-    ) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the sources of each edge type, one type after the other."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all destinations' queries, and keys and values of the sources of one edge type after the other."""
         size = self.out_channels // self.heads
-        keys, values = [self.prior.new_zeros(0, self.out_channels)], [self.prior.new_zeros(0, self.out_channels)]
+        xs = [x_dict[name] for name in self.destinations]
+        queries: list[Map] = [
+            (i, lin.weight, lin.bias) for i, lin in enumerate(cast(Iterable[nn.Linear], self.lin_query))
+        ]
+        keys: list[Map] = []
+        values: list[Map] = []
         for edge_type, nodes in zip(edge_types, used, strict=True):
             number = self.edge_types.index(tuple(edge_type))
             lin = cast(nn.Linear, self.lin_key_value[self.sources.index(edge_type[0])])
             x = x_dict[edge_type[0]]
-            x = x if nodes is None else x.index_select(0, nodes)
+            place = next((i for i, other in enumerate(xs) if nodes is None and other is x), len(xs))
+            if place == len(xs):
+                xs.append(x if nodes is None else x.index_select(0, nodes))
             to_key = self.key_relation[number] * (self.prior[number] * size**-0.5).view(-1, 1, 1)
             weights, biases = lin.weight.chunk(2), lin.bias.chunk(2)
-            for out, weight, bias, relation in zip(
+            for maps, weight, bias, relation in zip(
                 (keys, values), weights, biases, (to_key, self.value_relation[number]), strict=True
             ):
                 # (x K) A = x (K A): the two maps become one, which is small, before they meet the nodes.
                 joined = torch.einsum("hdi,hde->hei", weight.view(self.heads, size, -1), relation)
                 shift = torch.einsum("hd,hde->he", bias.view(self.heads, size), relation)
-                out.append(F.linear(x, joined.flatten(0, 1), shift.flatten()))
-        return self._by_head(torch.cat(keys)), self._by_head(torch.cat(values))
+                maps.append((place, joined.flatten(0, 1), shift.flatten()))
+        query, key, value = (self._by_head(part) for part in stacked_maps(xs, [queries, keys, values]))
+        return query, key, value
 
     def _layout(
         self, x_dict: Mapping[str, Tensor], edge_index_dict: Mapping[EdgeType, Tensor]

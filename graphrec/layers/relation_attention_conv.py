@@ -212,7 +212,8 @@ class RelationAttentionConv(_FusedConv):
         if self.score == "additive":
             to_key, to_query = self._source_weight(), self.att_dst
         elif self.score == "dot":
-            to_key, to_query = self.lin_key.weight, self.lin_query.weight
+            # The score's scale joins the weights, which are few, instead of every query.
+            to_key, to_query = self.lin_key.weight, self.lin_query.weight * self.out_channels**-0.5
         else:
             to_query = self.lin_dst.weight
         from_source = [weight for weight in (to_values, to_key) if weight is not None]
@@ -248,7 +249,7 @@ class RelationAttentionConv(_FusedConv):
         if self.score == "additive":
             return additive_scores(layout, key, query, bias, types, edge, self.negative_slope)
         if key is not None:
-            scores = dot_scores(self._by_head(query * self.out_channels**-0.5), self._by_head(key), layout)
+            scores = dot_scores(self._by_head(query), self._by_head(key), layout)
         else:
             hidden = self._by_head(self.relation_hidden)
             scores = gatv2_scores(self.att, values, self._by_head(query), layout, hidden, types, self.negative_slope)

@@ -3,7 +3,7 @@
 from graphrec.layers.ops.attention import attend, segment_softmax, weighted_sum
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.gatv2 import gatv2_scores
-from graphrec.layers.ops.linear import linear_maps
+from graphrec.layers.ops.linear import linear_maps, stacked_maps
 from graphrec.layers.ops.pairs import TypedPairs, relational_sum
 from graphrec.layers.ops.products import dot_scores
 from graphrec.layers.ops.scores import additive_scores
@@ -18,5 +18,6 @@ __all__ = [
     "linear_maps",
     "relational_sum",
     "segment_softmax",
+    "stacked_maps",
     "weighted_sum",
 ]
