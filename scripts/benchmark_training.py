@@ -17,6 +17,7 @@ unknown.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -42,7 +43,10 @@ import torch
 from torch import Tensor
 
 from graphrec.evaluation import Evaluator
-from graphrec.experiment import RunConfig, build_model, load_graph, prepare, read_options, resolve
+from graphrec.experiment import RunConfig
+from graphrec.experiment.build import build_model
+from graphrec.experiment.data import load_graph, prepare, resolve
+from graphrec.experiment.reading import read_options
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from graphrec.training import Trainer
@@ -98,14 +102,24 @@ class RecBolePeer(Peer):
 
     def __init__(self, graph: RecGraph, code: Path, name: str, seed: int = 0) -> None:
         super().__init__(graph.num_items)
-        self.scratch = tempfile.TemporaryDirectory()
-        write_atomic(graph, Path(self.scratch.name) / "data")
         for old, new in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_)):
             if not hasattr(np, old):  # RecBole 1.2.1 was written for numpy 1
                 setattr(np, old, new)
+        if str(code.resolve()) not in sys.path:
+            sys.path.insert(0, str(code.resolve()))
+        # RecBole reads the command line for settings of its own, and writes its logs where it is started.
+        with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+            arguments, sys.argv = sys.argv, sys.argv[:1]
+            try:
+                self._build(graph, name, seed, scratch)
+            finally:
+                sys.argv = arguments
+
+    def _build(self, graph: RecGraph, name: str, seed: int, scratch: str) -> None:
+        write_atomic(graph, Path(scratch) / "data")
         settings = {
-            "data_path": self.scratch.name,
-            "checkpoint_dir": self.scratch.name,
+            "data_path": scratch,
+            "checkpoint_dir": scratch,
             "benchmark_filename": ["train", "valid", "valid"],
             "load_col": {
                 "inter": ["user_id", "item_id"],
@@ -117,14 +131,8 @@ class RecBolePeer(Peer):
             "state": "ERROR",
             "show_progress": False,
         }
-        if str(code) not in sys.path:
-            sys.path.insert(0, str(code))
         part = importlib.import_module
-        arguments, sys.argv = sys.argv, sys.argv[:1]  # RecBole reads the command line for settings of its own
-        try:
-            config = part("recbole.config").Config(model=name, dataset="data", config_dict=settings)
-        finally:
-            sys.argv = arguments
+        config = part("recbole.config").Config(model=name, dataset="data", config_dict=settings)
         utils = part("recbole.utils")
         utils.init_seed(seed, reproducibility=True)
         dataset = part("recbole.data").create_dataset(config)

@@ -1,4 +1,4 @@
-"""``graphrec compare NAME``: several models on one split, with intervals and paired tests."""
+"""``graphrec compare NAME`` or ``RUN RUN ...``: several models on one split, with intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ USAGE = """\
 usage: graphrec compare NAME_OR_PATH [--models A,B,...] [--seeds N] [--kg full,none,shuffled] [--versus MODEL]
                         [--metric METRIC] [--ablate] [--out DIR] [--data.OPTION VALUE] [--train.OPTION VALUE]
                         [--eval.OPTION VALUE] [--model.OPTION VALUE] [--json]
+       graphrec compare RUN RUN ... [--versus RUN] [--metric METRIC] [--out DIR] [--json]
 
 Train models on one split over several seeds, each with its committed configuration, and print their figures with
 95 % intervals and the paired test against one of them. Popularity and EASE are always in. Runs that are finished
-are taken as they are, so an interrupted comparison resumes.
+are taken as they are, so an interrupted comparison resumes. Of run folders, those runs are compared and nothing is
+trained; runs that differ in nothing but the seed make one row.
 
   NAME_OR_PATH              a known data set, or a folder
   --models A,B,...          names of models, whatever their case and hyphens
@@ -39,8 +41,11 @@ def main(argv: list[str]) -> None:
         print(USAGE)
         print(help_text(None))
         return
-    if len(words) != 1:
-        raise ConfigError(f"compare takes one data set, got {' '.join(words) or 'none'}; see graphrec compare --help")
+    if len(words) > 1 or any((Path(word) / "run.json").is_file() for word in words):
+        _compare_runs(words, options, flags)
+        return
+    if not words:
+        raise ConfigError("compare takes a data set or several run folders, got none; see graphrec compare --help")
     given: dict[str, Any] = {}
     for name, read in (("models", _names), ("seeds", _seeds), ("kg", _names), ("versus", str), ("metric", str)):
         options, value = take_option(options, name)
@@ -59,6 +64,26 @@ def main(argv: list[str]) -> None:
     table.show()
     folder = Path(table.rows[0].runs[0]).parent
     say(f"saved: {', '.join(str(path) for path in sorted(folder.glob('table.*')))}")
+
+
+def _compare_runs(paths: list[str], options: list[str], flags: set[str]) -> None:
+    from graphrec.experiment.comparison import compare_runs
+    from graphrec.experiment.reading import take_option
+
+    given: dict[str, Any] = {}
+    for name, read in (("versus", str), ("metric", str), ("out", Path)):
+        options, value = take_option(options, name)
+        if value is not None:
+            given[name] = read(value)
+    if options or "--ablate" in flags:
+        raise ConfigError(
+            f"runs are compared as they are: --versus, --metric and --out, no {' '.join(options) or '--ablate'}"
+        )
+    table = compare_runs(paths, **given)
+    if "--json" in flags:
+        print_json(table.to_dict())
+        return
+    table.show()
 
 
 def _names(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 
 if TYPE_CHECKING:
-    from graphrec.experiment.comparison import compare
+    from graphrec.experiment.comparison import compare, compare_runs
     from graphrec.experiment.folder import RunFolder
     from graphrec.experiment.runner import run
     from graphrec.experiment.transfer import TransferStudy
@@ -22,6 +22,7 @@ __all__ = [
     "RunFolder",
     "TransferStudy",
     "compare",
+    "compare_runs",
     "compare_transfer",
     "run",
 ]
@@ -32,6 +33,7 @@ _HOMES = {
     "RunFolder": "folder",
     "TransferStudy": "transfer",
     "compare": "comparison",
+    "compare_runs": "comparison",
     "compare_transfer": "transfer_comparison",
     "run": "runner",
 }

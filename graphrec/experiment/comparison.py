@@ -16,7 +16,7 @@ from graphrec.evaluation import combined_interval, paired_bootstrap_rows, seed_i
 from graphrec.experiment.ablation import ablations
 from graphrec.experiment.build import build_evaluator
 from graphrec.experiment.catalogue import FLAGSHIP
-from graphrec.experiment.config import KgName, RunConfig, resolve_model
+from graphrec.experiment.config import KgName, RunConfig, first_difference, resolve_model
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.reading import read_options, split_model_options, take_option
@@ -122,25 +122,115 @@ def compare(
     out = out or RUNS / Path(graph.name).name / "compare"
     finished = _run_all(entries, graph, out, quiet)
     part = "test" if has_test else "valid"
-    values = [_values_of(folders, part) for folders in finished]
-    p_values = _test([value[tested] for value in values], at)
-    rows = tuple(
-        Row(
-            entry.model,
-            entry.kg,
-            tuple(config.seed for config in entry.configs),
-            {metric: _figure(metric, folders, part, per_user) for metric in metrics},
-            p_value,
-            sum(folder.metrics["seconds"]["train"] for folder in folders) / len(folders),
-            max(folder.metrics["peak_memory_mb"] for folder in folders),
-            tuple(str(folder.path) for folder in folders),
-            entry.without,
-        )
-        for entry, folders, per_user, p_value in zip(entries, finished, values, p_values, strict=True)
-    )
+    groups = [
+        _Group(entry.model, entry.kg, tuple(folders), entry.without)
+        for entry, folders in zip(entries, finished, strict=True)
+    ]
+    rows = _rows(groups, part, metrics, tested, at)
     table = Table(graph.name, configs[reference].data.split or "", part, metrics, rows, tested, rows[at].label)
     table.save(out)
     return table
+
+
+def compare_runs(
+    paths: Sequence[str | Path], versus: str | Path | None = None, metric: str | None = None, out: Path | None = None
+) -> Table:
+    """Return the table of runs that are finished, with intervals and paired tests; nothing is trained.
+
+    Runs of one configuration but for the seed make one row. The test part is measured where all runs have it, else the
+    validation part, which needs runs without a refit (``--train.refit false``).
+
+    Args:
+        paths: The run folders, at least two.
+        versus: The run whose row the others are tested against; the last of ``paths`` when not given.
+        metric: The metric of the test; the one that selected the reference's epochs when not given.
+        out: Where the table goes, if anywhere.
+
+    Raises:
+        ConfigError: Fewer than two runs, or runs of other data, splits or evaluations than the reference's.
+        RunError: A folder holds no finished run, or runs have no part in common on which all were measured.
+    """
+    paths = [Path(path) for path in dict.fromkeys(map(str, paths))]
+    if len(paths) < 2:
+        raise ConfigError(f"a comparison of runs takes at least two, got {len(paths)}")
+    chosen = Path(versus) if versus is not None else paths[-1]
+    if chosen not in paths:
+        raise ConfigError(f"versus must be one of the compared runs {', '.join(map(str, paths))}, got {str(versus)!r}")
+    folders = [RunFolder.open(path) for path in paths]
+    reference = folders[paths.index(chosen)]
+    for folder in folders:
+        _check_same_question(folder, reference)
+    part = "test" if all("test" in folder.metrics for folder in folders) else "valid"
+    alike: dict[str, list[RunFolder]] = {}
+    for folder in folders:
+        alike.setdefault(replace(folder.config, seed=0, out=None).hash, []).append(folder)
+    groups = _named([tuple(group) for group in alike.values()])
+    at = next(i for i, group in enumerate(groups) if reference in group.folders)
+    tested = metric or reference.config.train.select_by
+    metrics = _metrics(reference.config, tested)
+    rows = _rows(groups, part, metrics, tested, at)
+    split = reference.config.data.split or ""
+    table = Table(reference.config.data.name, split, part, metrics, rows, tested, rows[at].label)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        table.save(out)
+    return table
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Finished runs of one row: one configuration, several seeds."""
+
+    model: str
+    kg: str
+    folders: tuple[RunFolder, ...]
+    without: str = ""
+    setting: str = ""
+
+
+def _check_same_question(folder: RunFolder, reference: RunFolder) -> None:
+    """Make sure that two runs saw the same pairs, whatever part of the KG, and were measured alike."""
+    own, other = folder.config, reference.config
+    if replace(own.data, kg=other.data.kg) != other.data or own.eval != other.eval:
+        raise ConfigError(
+            f"{folder.path} and {reference.path} differ in data or evaluation: "
+            f"{own.data}, {own.eval} and {other.data}, {other.eval}"
+        )
+
+
+def _named(groups: Sequence[tuple[RunFolder, ...]]) -> list[_Group]:
+    """Name each row by its model and knowledge graph, and where that names two, by the first setting that differs."""
+    firsts: dict[tuple[str, str], RunConfig] = {}
+    named = []
+    for group in groups:
+        config = group[0].config
+        kg = config.data.kg if reads_kg(config.model.name) else ""
+        first = firsts.setdefault((config.model.name, kg), config)
+        changed = first_difference(first.to_dict(), replace(config, seed=first.seed, out=first.out).to_dict())
+        setting = "" if changed is None else f"{changed[0]} {changed[2]}"
+        named.append(_Group(config.model.name, kg, group, setting=setting))
+    return named
+
+
+def _rows(groups: Sequence[_Group], part: str, metrics: Sequence[str], tested: str, at: int) -> tuple[Row, ...]:
+    """Return the rows of a table, each tested against the row ``at``."""
+    values = [_values_of(group.folders, part) for group in groups]
+    p_values = _test([value[tested] for value in values], at)
+    return tuple(
+        Row(
+            group.model,
+            group.kg,
+            tuple(folder.config.seed for folder in group.folders),
+            {metric: _figure(metric, group.folders, part, per_user) for metric in metrics},
+            p_value,
+            sum(folder.metrics["seconds"]["train"] for folder in group.folders) / len(group.folders),
+            max(folder.metrics["peak_memory_mb"] for folder in group.folders),
+            tuple(str(folder.path) for folder in group.folders),
+            group.without,
+            group.setting,
+        )
+        for group, per_user, p_value in zip(groups, values, p_values, strict=True)
+    )
 
 
 def _ablated(config: RunConfig, graph: RecGraph, seeds: Sequence[int]) -> list[Entry]:

@@ -173,6 +173,24 @@ def plain(value: Any) -> Any:
     return value
 
 
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first setting in which two configurations, as plain values, differ, and its two values.
+
+    Example:
+        >>> first_difference({"train": {"epochs": 3, "seed": 0}}, {"train": {"epochs": 4, "seed": 0}})
+        ('train.epochs', 3, 4)
+    """
+    for key in [*old, *(key for key in new if key not in old)]:
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            inner = first_difference(before, after)
+            if inner is not None:
+                return f"{key}.{inner[0]}", inner[1], inner[2]
+        elif before != after:
+            return key, before, after
+    return None
+
+
 def resolve_model(name: str) -> str:
     """Return the registered model that ``name`` means, whatever its case and hyphens.
 

@@ -13,7 +13,7 @@ import yaml
 import graphrec
 from graphrec.errors import ArgumentError, ConfigError, RunError
 from graphrec.experiment.catalogue import read_yaml
-from graphrec.experiment.config import RunConfig, hash_of
+from graphrec.experiment.config import RunConfig, first_difference, hash_of
 from graphrec.experiment.files import read_json, sha256, to_json, write, write_text
 from graphrec.experiment.reading import read_mapping
 from graphrec.experiment.run_info import FORMAT_VERSION, RunInfo, describe, sizes_of, vocabulary_fingerprint
@@ -67,8 +67,9 @@ class RunFolder:
         if (path / INFO).exists():
             folder = cls.open(path)
             if folder.config.hash != config.hash:
-                difference = _difference(folder.config.to_dict(), config.to_dict())
-                raise RunError(f"{path} holds a run of another configuration ({difference}); choose another --out")
+                changed = first_difference(folder.config.to_dict(), config.to_dict())
+                detail = "" if changed is None else " ({}: {!r} there, {!r} here)".format(*changed)
+                raise RunError(f"{path} holds a run of another configuration{detail}; choose another --out")
             folder.check_graph(graph)
             if folder.info.graphrec != graphrec.__version__:
                 raise RunError(
@@ -235,16 +236,3 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise RunError(f"{path}: damaged: {error}") from error
-
-
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Say the first setting in which two configurations differ."""
-    for key in [*old, *(key for key in new if key not in old)]:
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            inner = _difference(before, after)
-            if inner:
-                return f"{key}.{inner}"
-        elif before != after:
-            return f"{key}: {before!r} there, {after!r} here"
-    return ""

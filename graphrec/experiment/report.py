@@ -55,6 +55,7 @@ class Row:
         peak_memory_mb: Highest memory of its runs.
         runs: Its run folders.
         without: The part of the model that is left out; empty where it is whole.
+        setting: What tells it from another row of the same model; empty where nothing needs to.
     """
 
     model: str
@@ -66,13 +67,15 @@ class Row:
     peak_memory_mb: float
     runs: tuple[str, ...] = ()
     without: str = ""
+    setting: str = ""
 
     @property
     def label(self) -> str:
         """How the row is called."""
         if self.without:
             return f"{self.model}, without {self.without}"
-        return f"{self.model}, {KG_NAMES[self.kg]}" if self.kg else self.model
+        name = f"{self.model}, {KG_NAMES[self.kg]}" if self.kg else self.model
+        return f"{name} ({self.setting})" if self.setting else name
 
 
 @dataclass(frozen=True)
@@ -145,14 +148,29 @@ class Table:
         writer = csv.writer(text, lineterminator="\n")
         ends = [f"{metric}{end}" for metric in self.metrics for end in ("", " low", " high")]
         writer.writerow(
-            ["data", "split", "part", "model", "kg", "without", "seeds", *ends, "p", "seconds", "peak_memory_mb"]
+            [
+                "data",
+                "split",
+                "part",
+                "model",
+                "kg",
+                "without",
+                "setting",
+                "seeds",
+                *ends,
+                "p",
+                "seconds",
+                "peak_memory_mb",
+            ]
         )
         for row in self.rows:
             figures = [row.figures.get(metric, Figure(math.nan)) for metric in self.metrics]
             values = [value for figure in figures for value in (figure.mean, figure.low, figure.high)]
             seeds = " ".join(map(str, row.seeds))
             numbers = [*values, row.p_value, row.seconds, row.peak_memory_mb]
-            writer.writerow([self.data, self.split, self.part, row.model, row.kg, row.without, seeds, *numbers])
+            writer.writerow(
+                [self.data, self.split, self.part, row.model, row.kg, row.without, row.setting, seeds, *numbers]
+            )
         return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,6 +180,7 @@ class Table:
                 "model": row.model,
                 "kg": row.kg,
                 "without": row.without,
+                "setting": row.setting,
                 "seeds": list(row.seeds),
                 "figures": {name: [f.mean, f.low, f.high] for name, f in row.figures.items()},
                 "p_value": row.p_value,

@@ -133,7 +133,7 @@ def test_no_command_shows_the_help(graphrec: Any) -> None:
         (("data", "inspect", "ml-1OOk"), 1, "unknown data set 'ml-1OOk'"),
         (("data", "inspct", "ml-100k"), 2, "invalid choice: 'inspct'"),
         (("data", "inspect", "x", "--jso"), 2, "unrecognized arguments: --jso; did you mean '--json'?"),
-        (("compare",), 2, "compare takes one data set, got none"),
+        (("compare",), 2, "compare takes a data set or several run folders, got none"),
         (("compare", "films", "--seeds", "none"), 2, "--seeds must be a number of seeds"),
         (("compare", "films", "--seeds", "0"), 2, "--seeds must be a number of seeds"),
         (("compare", "films", "--models", "a,b"), 2, "model must be one of"),
@@ -327,6 +327,20 @@ def test_compare_prints_and_saves_the_table(graphrec: Any, dataset: str, tmp_pat
     found = graphrec(*argv, "--seeds", "0,1", "--json", "--out", str(tmp_path)).json
     assert [len(row["seeds"]) for row in found["rows"]] == [1, 1, 2, 2]
     assert found["reference"] == "InductiveKGAT, with KG"
+
+
+def test_compare_takes_finished_runs(graphrec: Any, dataset: str, trained: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "popularity")
+    assert graphrec("train", dataset, "--model", "Popularity", "--out", other, *FAST).code == 0
+    said = graphrec("compare", other, trained, "--out", str(tmp_path / "table"))
+    assert said.code == 0, said.err
+    assert [line.split("  ")[0] for line in said.out.splitlines()[2:]] == ["Popularity", "InductiveKGAT, with KG"]
+    assert (tmp_path / "table" / "table.csv").is_file()
+    assert graphrec("compare", other, trained, "--versus", other, "--json").json["reference"] == "Popularity"
+    refused = graphrec("compare", other, trained, "--seeds", "2")
+    assert refused.code == 2
+    assert "runs are compared as they are" in refused.err
+    assert graphrec("compare", other).code == 2
 
 
 def test_recommend_to_a_user_and_to_a_stranger(graphrec: Any, trained: str) -> None:

@@ -7,10 +7,12 @@ import pytest
 import yaml
 from cases.toy_models import ToyKGAT
 
-from graphrec.errors import ArgumentError, ConfigError
-from graphrec.experiment import RunFolder, compare
+from graphrec.errors import ArgumentError, ConfigError, RunError
+from graphrec.experiment import RunFolder, compare, compare_runs
 from graphrec.experiment.comparison import reads_kg
+from graphrec.experiment.reading import read_options
 from graphrec.experiment.report import Table
+from graphrec.experiment.runner import run
 from graphrec.models import MODELS
 from kg_loaders.synthetic import planted
 
@@ -150,3 +152,41 @@ def test_models_that_need_a_graph_have_no_row_without_and_what_draws_has_all_see
 def test_models_that_read_the_knowledge_graph_take_triples() -> None:
     assert reads_kg("InductiveKGAT")
     assert not reads_kg("EASE")
+
+
+def finished(dataset: Path, out: Path, *options: str) -> Path:
+    """Train one run to its end and return its folder."""
+    config = read_options([*SHORT, "--train.refit=false", *options], str(dataset)).config
+    return run(config, out, quiet=True).path
+
+
+def test_finished_runs_make_a_table(dataset: Path, tmp_path: Path) -> None:
+    names = ("first", "second", "none", "wide", "popularity")
+    settings = ((), ("--seed=1",), ("--data.kg=none",), ("--model.dim=6",), ("--model=Popularity",))
+    paths = [finished(dataset, tmp_path / name, *given) for name, given in zip(names, settings, strict=True)]
+    table = compare_runs(paths, versus=paths[0], out=tmp_path / "table")
+    assert labels(table) == [
+        ("InductiveKGAT, with KG", 2),
+        ("InductiveKGAT, no KG", 1),
+        ("InductiveKGAT, with KG (model.dim 6)", 1),
+        ("Popularity", 1),
+    ]
+    assert (table.part, table.tested, table.reference) == ("test", "recall@10", "InductiveKGAT, with KG")
+    assert [row.p_value is None for row in table.rows] == [True, False, False, False]
+    means = [RunFolder.open(path).metrics["test"]["recall@10"] for path in paths[:2]]
+    assert table.rows[0].figures["recall@10"].mean == pytest.approx(sum(means) / 2)
+    assert (tmp_path / "table" / "table.md").is_file()
+    assert compare_runs(paths).reference == "Popularity"
+
+
+def test_runs_that_answer_other_questions_are_refused(dataset: Path, tmp_path: Path) -> None:
+    path = finished(dataset, tmp_path / "own")
+    with pytest.raises(ConfigError, match="at least two, got 1"):
+        compare_runs([path, path])
+    with pytest.raises(ConfigError, match="versus must be one of the compared runs"):
+        compare_runs([path, tmp_path / "other"], versus=tmp_path / "third")
+    with pytest.raises(RunError, match="no such run folder"):
+        compare_runs([path, tmp_path / "absent"])
+    other = finished(dataset, tmp_path / "other", "--eval.metrics=recall@5", "--train.select_by=recall@5")
+    with pytest.raises(ConfigError, match="differ in data or evaluation"):
+        compare_runs([path, other])

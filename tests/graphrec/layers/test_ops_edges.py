@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from graphrec.errors import ArgumentError
-from graphrec.layers.ops import EdgeLayout, TypedPairs, additive_scores, dot_scores, gatv2, gatv2_scores, linear_maps
+from graphrec.layers.ops import (
+    EdgeLayout,
+    TypedPairs,
+    additive_scores,
+    dot_scores,
+    gatv2,
+    gatv2_scores,
+    linear_maps,
+    stacked_maps,
+)
 from graphrec.layers.ops.edges import _LAYOUTS
 from graphrec.layers.ops.kernels import sampled_product
 from graphrec.layers.ops.pairs import relational_sum
@@ -163,3 +172,44 @@ def test_linear_maps_and_their_gradients():
     linear_maps(x, first, second)[1].sum().backward()  # nobody asked for the first
     torch.testing.assert_close(x.grad, second.sum(dim=0).expand(5, 3))
     assert first.grad is None
+
+
+def stacked_by_hand(xs, stacks, width):
+    parts = [
+        [xs[number] @ weight.t() + (0.0 if bias is None else bias) for number, weight, bias in stack]
+        for stack in stacks
+    ]
+    return [torch.cat(part) if part else xs[0].new_empty(0, width) for part in parts]
+
+
+def test_stacked_maps_and_their_gradients():
+    torch.manual_seed(0)
+    xs = [torch.randn(size, 3, dtype=torch.float64, requires_grad=True) for size in (4, 0, 2)]
+    weights = [torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(4)]
+    bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
+
+    def stacks(first, second, third, fourth, bias):
+        return [(0, first, bias), (2, second, None), (0, third, bias)], [], [(1, fourth, bias), (0, first, None)]
+
+    for ours, theirs in zip(
+        stacked_maps(xs, stacks(*weights, bias)), stacked_by_hand(xs, stacks(*weights, bias), 5), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
+    assert torch.autograd.gradcheck(
+        lambda *given: [out for out in stacked_maps(given[:3], stacks(*given[3:])) if len(out)], (*xs, *weights, bias)
+    )
+    stacked_maps(xs, stacks(*weights, bias))[2].sum().backward()  # nobody asked for the first
+    assert xs[2].grad is None
+    assert weights[1].grad is None
+    assert weights[0].grad is not None
+
+
+def test_stacked_maps_under_autocast():
+    torch.manual_seed(0)
+    xs = [torch.randn(4, 3), torch.randn(2, 3)]
+    stacks = [[(0, torch.randn(5, 3), torch.randn(5)), (1, torch.randn(5, 3), None)], []]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = stacked_maps(xs, stacks)
+    assert half[0].dtype == torch.bfloat16
+    for ours, theirs in zip(half, stacked_by_hand(xs, stacks, 5), strict=True):
+        torch.testing.assert_close(ours.float(), theirs, atol=0.05, rtol=0.05)
