@@ -10,7 +10,7 @@ with its own trainer and its own defaults (KGIN's: those of its README) until it
 evaluations or ``--seconds`` are spent; evaluation is not timed. Ours trains as its committed configuration says, and
 the ratio compares the training seconds until it reaches the best value that the peer ever had. Where an epoch of a peer
 takes hours, ``--steps`` times that many of its steps after one that is not counted, and scales them to an epoch (of
-RecBole's KGAT and CFKG only the steps over pairs are counted, those over triples are left out); its quality is then
+RecBole's KGAT only the steps over pairs are counted, those over triples are left out); its quality is then
 unknown.
 """
 
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import types
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -52,7 +53,7 @@ from graphrec.models.base import Recommender
 from graphrec.training import Trainer
 from kg_loaders import RecGraph
 
-RECBOLE_MODELS = ("KGCN", "CFKG", "KGAT")
+RECBOLE_MODELS = ("KGCN", "CFKG")  # KGAT is there too, but needs DGL
 
 Judge = Callable[[Recommender, RecGraph], float]
 
@@ -138,7 +139,7 @@ class RecBolePeer(Peer):
         dataset = part("recbole.data").create_dataset(config)
         self.loader, *_ = part("recbole.data").data_preparation(config, dataset)
         self.interaction = part("recbole.data.interaction").Interaction
-        self.model = utils.get_model(name)(config, self.loader.dataset)
+        self.model = utils.get_model(name)(config, self.loader._dataset)
         self.trainer = utils.get_trainer(config["MODEL_TYPE"], name)(config, self.model)
         self.num_steps = -(-len(graph.part("train")) // config["train_batch_size"])
         self.number = 0
@@ -186,7 +187,9 @@ def write_atomic(graph: RecGraph, folder: Path) -> None:
         pd.DataFrame(table).to_csv(folder / f"data.{split}.inter", sep="\t", index=False)
     triples = dict(zip(("head_id:token", "relation_id:token", "tail_id:token"), graph.triples.T, strict=True))
     pd.DataFrame(triples).to_csv(folder / "data.kg", sep="\t", index=False)
-    linked = np.intersect1d(np.arange(graph.num_items), graph.triples[:, [0, 2]])
+    # RecBole fails on a link of an item without interactions.
+    met = np.union1d(graph.part("train").item, graph.part("valid").item)
+    linked = np.intersect1d(met, graph.triples[:, [0, 2]])
     table = {"item_id:token": linked, "entity_id:token": linked}
     pd.DataFrame(table).to_csv(folder / "data.link", sep="\t", index=False)
 
@@ -200,10 +203,12 @@ class KGINPeer(Peer):
             sys.modules["torch_scatter"] = types.ModuleType("torch_scatter")
             sys.modules["torch_scatter"].scatter_mean = scatter_mean  # type: ignore[attr-defined]
         sys.path.insert(0, str(code))
+        arguments, sys.argv = sys.argv, sys.argv[:1]  # it reads the command line when it is imported
         try:
             self.main = importlib.import_module("main")
             model = importlib.import_module("modules.KGIN").Recommender
         finally:
+            sys.argv = arguments
             sys.path.remove(str(code))
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002  (what the peer draws from)
@@ -359,6 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.recbole is None and options.kgin is None:
         parser.error("give --recbole or --kgin, or both: the folders of the peers' code")
     torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")  # the peers' code is older than the libraries here
     config = read_options(["--model", options.ours], options.data).config
     graph = load_graph(config.data)
     config = resolve(config, graph)

@@ -94,7 +94,7 @@ class Dataset:
 
 class Loader:
     def __init__(self, dataset):
-        self.dataset = dataset
+        self._dataset = dataset
 
 
 def data_preparation(config, dataset):
@@ -129,8 +129,8 @@ class Trainer:
         self.optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
 
     def _train_epoch(self, loader, number):
-        numbers = loader.dataset.field2token_id
-        pairs = loader.dataset.pairs
+        numbers = loader._dataset.field2token_id
+        pairs = loader._dataset.pairs
         user, item = (
             torch.tensor([numbers[column][token] for token in pairs[column + ":token"]])
             for column in ("user_id", "item_id")
@@ -221,7 +221,8 @@ def test_pairs_and_triples_reach_recbole_whole(script: ModuleType, graph: RecGra
     np.testing.assert_array_equal(pd.read_csv(tmp_path / "data" / "data.kg", sep="\t").to_numpy(), graph.triples)
     links = pd.read_csv(tmp_path / "data" / "data.link", sep="\t").to_numpy()
     assert (links[:, 0] == links[:, 1]).all()
-    assert set(links[:, 0]) == {int(entity) for entity in graph.triples[:, [0, 2]].ravel() if entity < graph.num_items}
+    met = {*graph.part("train").item.tolist(), *graph.part("valid").item.tolist()}
+    assert set(links[:, 0].tolist()) == met & set(graph.triples[:, [0, 2]].ravel().tolist())
 
 
 def test_scatter_mean_is_the_mean(script: ModuleType) -> None:
