@@ -56,6 +56,7 @@ class KGCN(GradientRecommender):
 
     inductive: bool = False
     needs_kg = True
+    logits = True
 
     def __init__(
         self,
