@@ -129,9 +129,7 @@ class KGCNConv(_FusedConv):
         out = self._join(x_dst, attended.squeeze(1))
         return (out, layout.restore(alpha)) if return_attention_weights else out
 
-    def for_all_users(
-        self, x: Tensor, nodes: Tensor, neighbor: Tensor, neighbor_type: Tensor, user: Tensor
-    ) -> Tensor:
+    def for_all_users(self, x: Tensor, nodes: Tensor, neighbor: Tensor, neighbor_type: Tensor, user: Tensor) -> Tensor:
         r"""Return what :meth:`forward` gives to every node in the eyes of every user, without an edge a user.
 
         With as many neighbours a node, the weights of all users are a table, and sums over neighbours a product of
@@ -153,8 +151,9 @@ class KGCNConv(_FusedConv):
 
         Example:
             >>> conv = KGCNConv(8, 4, num_relations=3)
-            >>> neighbor, neighbor_type = torch.tensor([[1, 2], [4, 4]]), torch.tensor([[0, 2], [1, 1]])
-            >>> conv.for_all_users(torch.randn(5, 8), torch.tensor([0, 3]), neighbor, neighbor_type, torch.randn(6, 8)).shape
+            >>> nodes, neighbor = torch.tensor([0, 3]), torch.tensor([[1, 2], [4, 4]])
+            >>> x, user = torch.randn(5, 8), torch.randn(6, 8)
+            >>> conv.for_all_users(x, nodes, neighbor, torch.tensor([[0, 2], [1, 1]]), user).shape
             torch.Size([2, 6, 4])
         """
         if x.dim() not in (2, 3) or x.size(-1) != self.in_channels or (x.dim() == 3 and x.size(1) != len(user)):

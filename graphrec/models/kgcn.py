@@ -180,7 +180,7 @@ class KGCN(GradientRecommender):
         return torch.cat(scores)  # [batch_size, num_items]
 
     def _hops(self) -> list[Hop]:
-        """Return what each layer computes, so that the last has all items: every entity once, whichever trees have it."""
+        """Return what each layer computes for the last to have all items: an entity once, whichever trees have it."""
         hops: list[Hop] = []
         nodes = torch.arange(self.num_items, device=self.entity.device)
         for number in range(self.num_hops, 0, -1):
