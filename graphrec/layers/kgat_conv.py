@@ -144,7 +144,7 @@ class KGATConv(_FusedConv):
         pairs = TypedPairs.of(layout, types)
         # Gathered and taken apart at once: done a relation at a time, each would fill a gradient as large as them all.
         counts = [high - low for low, high in pairwise(pairs.bounds)]
-        nodes = x_dst.index_select(0, pairs.node).split(counts)
+        nodes = torch.split(x_dst.index_select(0, pairs.node), counts)
         queries = [
             torch.addmm(offset, of_relation, weight.t()).tanh() @ weight
             for of_relation, weight, offset in zip(

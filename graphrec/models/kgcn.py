@@ -188,8 +188,8 @@ class KGCN(GradientRecommender):
             if number == 1:  # reads the table of all entities
                 hops.append(Hop(nodes, neighbor, types))
                 break
-            below = torch.cat([nodes, neighbor.flatten()]).unique()
-            hops.append(Hop(*(torch.searchsorted(below, part) for part in (nodes, neighbor)), types))
+            below = torch.unique(torch.cat([nodes, neighbor.flatten()]))
+            hops.append(Hop(torch.searchsorted(below, nodes), torch.searchsorted(below, neighbor), types))
             nodes = below
         return hops[::-1]
 
