@@ -51,6 +51,13 @@ TABLES = {
         3,
         "published models beside ours",
     ),
+    "mcclk-music": Wanted(
+        "mcclk-music",
+        ("Popularity", "ItemKNN", "EASE", "BPRMF", "RippleNet", "KGAT", "KGIN", "InductiveKGAT", "KGCN"),
+        ("full",),
+        3,
+        "click-through AUC and F1 beside full ranking",
+    ),
     "alibaba-ifashion": Wanted(
         "alibaba-ifashion", ("ItemKNN", "EASE", "Blend", "InductiveKGAT"), WITH_KG, 1, "validation pairs; hours, 5 GB"
     ),

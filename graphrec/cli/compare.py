@@ -24,7 +24,7 @@ trained; runs that differ in nothing but the seed make one row.
   --seeds N                 seeds 0 to N-1, or a list such as 3,5,8
   --kg full,none,shuffled   a row each for every model that reads the knowledge graph ("none": that can do without)
   --versus MODEL            the model to test the others against; the last of --models when not given
-  --metric METRIC           the metric of the test; train.select_by when not given
+  --metric METRIC           the metric of the test; when not given train.select_by, or the first with a value a user
   --ablate                  rows for the model of --versus without each of its parts: KG, each modality, sequence, ...
   --model.OPTION VALUE      a setting of the model of --versus alone
   --out DIR                 where the runs and the table go

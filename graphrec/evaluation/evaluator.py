@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.evaluation.metrics import Metric, Ranking, RelevantScores, expand, parse
+from graphrec.evaluation.click_through import with_untaken
+from graphrec.evaluation.metrics import LabelledScores, Metric, Ranking, RelevantScores, expand, parse
 from graphrec.evaluation.ranking import best, score_batches
 from graphrec.evaluation.topk import without_seen
 from graphrec.histories import Histories
@@ -72,7 +73,9 @@ class Evaluator:
     at the cut-off. Users without items in the split are left out and counted.
 
     All metrics are computed from one ranking. Those that look beyond the head of the list (``auc``, ``pr_auc``,
-    ``pr_curve``) cost a pass over the scores for each relevant item, and only where they are asked for.
+    ``pr_curve``) cost a pass over the scores for each relevant item, and only where they are asked for. ``ctr_auc`` and
+    ``ctr_f1`` look at no ranking but at the pairs of a click-through protocol; see
+    :func:`~graphrec.evaluation.click_through.with_untaken`.
 
     Args:
         metrics: Names out of :data:`~graphrec.evaluation.METRICS`, most with a cut-off: ``"recall@20"``, ``"auc"``,
@@ -161,12 +164,15 @@ class Evaluator:
         chosen = self.metrics.values()
         depth = max(metric.depth(parameter) for metric, parameter in chosen)
         needs_scores = any(metric.needs_scores for metric, _ in chosen)
+        needs_labels = any(metric.needs_labels for metric, _ in chosen)
         num_relevant = relevant.lengths[users]
         # Results go to memory taken beforehand: small pieces kept between the blocks of scores would split the heap,
         # so that the next block no longer fits where the last one was.
         items = torch.empty(len(users), depth, dtype=torch.int64)
         places = torch.empty(2, int(num_relevant.sum()) if needs_scores else 0, dtype=torch.int64)
-        row = pair = 0
+        asked = with_untaken(history, relevant, model.num_items) if needs_labels else None
+        labelled = torch.empty(2, 0 if asked is None else asked[0].items.numel(), dtype=torch.float64)
+        row = pair = label = 0
         for part, batch, scores in score_batches(model, history, users, self.batch_size):
             if self.candidates is not None:
                 scores = _only_first(scores, self.candidates)
@@ -176,12 +182,23 @@ class Evaluator:
                 wanted = relevant.select(part).to(scores.device)
                 places[:, pair : pair + wanted.items.numel()] = _place(scores, batch, wanted)
                 pair += wanted.items.numel()
+            if asked is not None:
+                sides = [side.select(part).to(scores.device) for side in asked]
+                size = sides[0].items.numel()
+                for into, side in zip(labelled, sides, strict=True):
+                    into[label : label + size] = scores[side.rows, side.items]
+                label += size
         placed = None
         if needs_scores:
             rows = torch.repeat_interleave(torch.arange(len(users)), num_relevant)
             placed = RelevantScores(rows, places[0], places[1], model.num_items - history.lengths[users])
         popularity = torch.bincount(history.items, minlength=model.num_items)
-        return Ranking(items, _hits(items, users, relevant, model.num_items), num_relevant, popularity, placed)
+        hits = _hits(items, users, relevant, model.num_items)
+        labels = None
+        if needs_labels:
+            half = 0.0 if model.logits else None  # the score of a probability of 1/2
+            labels = LabelledScores(labelled[0], labelled[1], half)
+        return Ranking(items, hits, num_relevant, popularity, placed, labels)
 
 
 def _only_first(scores: Tensor, num_candidates: int) -> Tensor:

@@ -75,7 +75,8 @@ def compare(
             for those that cannot do without one.
         versus: The model that the others are tested against (with the first of ``kg``); the last of ``models``
             when not given.
-        metric: The metric of the test; the one that selects epochs when not given.
+        metric: The metric of the test, which has a value a user. When not given: the one that selects epochs, or the
+            first that has one where that has none, as ``ctr_auc``.
         options: Settings of all runs, as on the command line: ``["--train.epochs", "5"]``; those of a model
             (``--model.dim``) are for the reference alone.
         out: Where the runs and the table go; ``runs/<data set>/compare`` when not given.
@@ -112,8 +113,7 @@ def compare(
     has_test = prepare(graph, configs[reference]).has_split("test")
     if not has_test:
         configs = {name: replace(c, train=replace(c.train, refit=False)) for name, c in configs.items()}
-    tested = metric or configs[reference].train.select_by
-    metrics = _metrics(configs[reference], tested)
+    metrics, tested = _metrics(configs[reference], metric)
 
     entries = [entry for name, config in configs.items() for entry in _entries(name, config, seeds, kg)]
     if ablate:
@@ -269,14 +269,17 @@ def _check_agreement(configs: dict[str, RunConfig]) -> None:
                 )
 
 
-def _metrics(config: RunConfig, tested: str) -> tuple[str, ...]:
-    """Return all metrics that are measured, after making sure that the tested one has a value a user."""
+def _metrics(config: RunConfig, tested: str | None) -> tuple[tuple[str, ...], str]:
+    """Return all metrics that are measured, and the one to test, after making sure that it has a value a user."""
     measured = build_evaluator(config).metrics
     per_user = [name for name, (kind, _) in measured.items() if kind.scope == "user"]
+    if tested is None:
+        chosen_by = config.train.select_by
+        tested = per_user[0] if per_user and chosen_by not in per_user else chosen_by
     if tested in measured and tested not in per_user:
         raise ConfigError(f"metric must be one with a value a user ({', '.join(per_user)}), got {tested!r}")
     check_choice("metric", tested, per_user, ConfigError)
-    return tuple(measured)
+    return tuple(measured), tested
 
 
 def _entries(model: str, config: RunConfig, seeds: Sequence[int], kg: Sequence[KgName]) -> list[Entry]:

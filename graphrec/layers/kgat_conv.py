@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, overload
 
 import torch
@@ -141,11 +142,15 @@ class KGATConv(_FusedConv):
 
     def _scores(self, x_src: Tensor, x_dst: Tensor, layout: EdgeLayout, types: EdgeLayout) -> Tensor:
         pairs = TypedPairs.of(layout, types)
-        queries = []
-        for number, (low, high) in enumerate(zip(pairs.bounds[:-1], pairs.bounds[1:], strict=True)):
-            weight = self.relation_weight[number]
-            hidden = x_dst.index_select(0, pairs.node[low:high]) @ weight.t() + self.relation[number]
-            queries.append(hidden.tanh() @ weight)
+        # Gathered and taken apart at once: done a relation at a time, each would fill a gradient as large as them all.
+        counts = [high - low for low, high in pairwise(pairs.bounds)]
+        nodes = torch.split(x_dst.index_select(0, pairs.node), counts)
+        queries = [
+            torch.addmm(offset, of_relation, weight.t()).tanh() @ weight
+            for of_relation, weight, offset in zip(
+                nodes, self.relation_weight.unbind(), self.relation.unbind(), strict=True
+            )
+        ]
         scores = dot_scores(torch.cat(queries).unsqueeze(1), x_src.unsqueeze(1), pairs.edges)
         return pairs.edges.restore(scores)  # [num_edges, 1] in layout order
 

@@ -126,13 +126,62 @@ class KGCNConv(_FusedConv):
             raise ArgumentError(f"user must have shape [{x_dst.size(0)}, {self.user_channels}], got {list(user.shape)}")
         scores = dot_scores(user.unsqueeze(1), self.relation.unsqueeze(1), types)  # [num_edges, 1]
         attended, alpha = self._attend(scores, x_src, layout)
-        neighbours = attended.squeeze(1)
-        if self.aggregator == "sum":
-            neighbours = x_dst + neighbours
-        elif self.aggregator == "concat":
-            neighbours = torch.cat([x_dst, neighbours], dim=1)
-        out: Tensor = self.lin(neighbours)
+        out = self._join(x_dst, attended.squeeze(1))
         return (out, layout.restore(alpha)) if return_attention_weights else out
+
+    def for_all_users(self, x: Tensor, nodes: Tensor, neighbor: Tensor, neighbor_type: Tensor, user: Tensor) -> Tensor:
+        r"""Return what :meth:`forward` gives to every node in the eyes of every user, without an edge a user.
+
+        With as many neighbours a node, the weights of all users are a table, and sums over neighbours a product of
+        matrices a node: for a ranking, where every user looks at every item.
+
+        Args:
+            x: Node vectors, ``[num_nodes, in_channels]``, or ``[num_nodes, num_users, in_channels]`` as the users see
+                them.
+            nodes: The nodes that attend, int64 ``[num_dst]``.
+            neighbor: Their neighbours, int64 ``[num_dst, num_neighbors]``.
+            neighbor_type: The types of the edges from them, int64 ``[num_dst, num_neighbors]``.
+            user: ``[num_users, user_channels]``.
+
+        Returns:
+            ``[num_dst, num_users, out_channels]``.
+
+        Raises:
+            ArgumentError: Sizes that do not fit.
+
+        Example:
+            >>> conv = KGCNConv(8, 4, num_relations=3)
+            >>> nodes, neighbor = torch.tensor([0, 3]), torch.tensor([[1, 2], [4, 4]])
+            >>> x, user = torch.randn(5, 8), torch.randn(6, 8)
+            >>> conv.for_all_users(x, nodes, neighbor, torch.tensor([[0, 2], [1, 1]]), user).shape
+            torch.Size([2, 6, 4])
+        """
+        if x.dim() not in (2, 3) or x.size(-1) != self.in_channels or (x.dim() == 3 and x.size(1) != len(user)):
+            raise ArgumentError(
+                f"x must have shape [num_nodes, {self.in_channels}] or [num_nodes, {len(user)}, {self.in_channels}], "
+                f"got {list(x.shape)}"
+            )
+        if user.dim() != 2 or user.size(1) != self.user_channels:
+            raise ArgumentError(f"user must have shape [num_users, {self.user_channels}], got {list(user.shape)}")
+        if neighbor.dim() != 2 or neighbor.shape != neighbor_type.shape or len(neighbor) != len(nodes):
+            raise ArgumentError(
+                f"neighbor and neighbor_type must have shape [{len(nodes)}, num_neighbors], got {list(neighbor.shape)} "
+                f"and {list(neighbor_type.shape)}"
+            )
+        scores = self.relation @ user.t()  # [num_relations, num_users]
+        alpha = scores[neighbor_type].softmax(dim=1)  # [num_dst, num_neighbors, num_users]
+        seen = x[neighbor]
+        neighbours = alpha.transpose(1, 2) @ seen if x.dim() == 2 else (alpha.unsqueeze(3) * seen).sum(dim=1)
+        own = x[nodes]
+        return self._join(own.unsqueeze(1).expand_as(neighbours) if x.dim() == 2 else own, neighbours)
+
+    def _join(self, own: Tensor, neighbours: Tensor) -> Tensor:
+        if self.aggregator == "sum":
+            neighbours = own + neighbours
+        elif self.aggregator == "concat":
+            neighbours = torch.cat([own, neighbours], dim=-1)
+        out: Tensor = self.lin(neighbours)
+        return out
 
     def __repr__(self) -> str:
         return (

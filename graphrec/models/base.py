@@ -31,6 +31,9 @@ class Recommender(nn.Module, ABC):
     needs_kg: ClassVar[bool] = False
     """Whether the model cannot be made without triples."""
 
+    logits: ClassVar[bool] = False
+    """Whether the sigmoid of a score is the probability that the user takes the item, not one drawn beside it."""
+
     needs_content: ClassVar[bool] = False
     """Whether the model cannot be made without modalities or triples."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,21 @@ if TYPE_CHECKING:
     from graphrec.layers import KGCNConv
     from graphrec.layers.ops import EdgeLayout
 
-SCORED_AT_ONCE = 2**15  # (user, item) pairs
+SCORED_AT_ONCE = 2**16  # (user, entity) pairs
+
+
+class Hop(NamedTuple):
+    """The entities that a layer computes, each with its neighbours, as rows of what the layer before computed.
+
+    Args:
+        nodes: int64 ``[num_nodes]``.
+        neighbor: int64 ``[num_nodes, num_neighbors]``.
+        neighbor_type: int64 ``[num_nodes, num_neighbors]``.
+    """
+
+    nodes: Tensor
+    neighbor: Tensor
+    neighbor_type: Tensor
 
 
 class KGCN(GradientRecommender):
@@ -44,7 +58,7 @@ class KGCN(GradientRecommender):
         num_hops: Depth of the tree, at least 1.
         num_neighbors: Neighbours drawn an entity, at least 1.
         aggregator: How a layer joins an entity with its neighbourhood; see :class:`~graphrec.layers.KGCNConv`.
-        l2: Penalty on the vectors of users and of the trees' entities that a pair uses.
+        l2: Penalty on the vectors of the user and the item of a pair.
 
     Raises:
         ArgumentError: A value outside its range, or no triples.
@@ -56,6 +70,7 @@ class KGCN(GradientRecommender):
 
     inductive: bool = False
     needs_kg = True
+    logits = True
 
     def __init__(
         self,
@@ -153,13 +168,30 @@ class KGCN(GradientRecommender):
     def score(self, histories: Histories) -> Tensor:
         """Score all items for each known user; see :meth:`Recommender.score`."""
         known = self.check_known(histories, self.num_users)
-        items = torch.arange(self.num_items, device=known.device)
+        hops: list[Hop] = self.cached("hops", self._hops)
+        most = max(len(hop.nodes) for hop in hops)
         scores = [self.user.new_empty(0, self.num_items)]
-        for users in torch.split(self.user[known], max(1, SCORED_AT_ONCE // self.num_items)):
-            of_pair = users.repeat_interleave(self.num_items, 0)
-            products = self.item_vectors(of_pair, items.repeat(len(users))) * of_pair
-            scores.append(products.sum(dim=1).view(len(users), self.num_items))
+        for users in torch.split(self.user[known], max(1, SCORED_AT_ONCE // most)):
+            x: Tensor = self.entity
+            for number, (conv, hop) in enumerate(zip(self.convs, hops, strict=True), start=1):
+                activate = torch.tanh if number == self.num_hops else F.relu
+                x = activate(cast("KGCNConv", conv).for_all_users(x, *hop, users))
+            scores.append(torch.einsum("iuc,uc->ui", x, users))
         return torch.cat(scores)  # [batch_size, num_items]
+
+    def _hops(self) -> list[Hop]:
+        """Return what each layer computes for the last to have all items: an entity once, whichever trees have it."""
+        hops: list[Hop] = []
+        nodes = torch.arange(self.num_items, device=self.entity.device)
+        for number in range(self.num_hops, 0, -1):
+            neighbor, types = self.neighbor[nodes], self.neighbor_type[nodes]
+            if number == 1:  # reads the table of all entities
+                hops.append(Hop(nodes, neighbor, types))
+                break
+            below = torch.unique(torch.cat([nodes, neighbor.flatten()]))
+            hops.append(Hop(torch.searchsorted(below, nodes), torch.searchsorted(below, neighbor), types))
+            nodes = below
+        return hops[::-1]
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
         """Return the cross-entropy of all pairs of the batch and their negatives."""

@@ -77,6 +77,8 @@ class KGIN(PairwiseRecommender):
         self.dropout = dropout
         self.conv = KGINConv(dim, 2 * num_relations, num_intents)  # one for all hops: they share the relations
         edge_index, edge_type = both_ways(triples, num_relations)
+        by_destination = edge_index[1].argsort(stable=True)  # so what a step keeps of them needs no sort
+        edge_index, edge_type = edge_index[:, by_destination], edge_type[by_destination]
         self.edge_index: Tensor
         self.edge_type: Tensor
         self.interactions: Tensor

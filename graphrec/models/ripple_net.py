@@ -55,6 +55,7 @@ class RippleNet(GradientRecommender):
     """
 
     needs_kg = True
+    logits = True
 
     def __init__(
         self,

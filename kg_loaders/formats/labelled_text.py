@@ -32,8 +32,9 @@ def read(path: Path) -> RecGraph:
     """Read the folder.
 
     Rows with label 1 are the interactions. Rows with label 0 are items that the makers of the data drew at random and
-    that the user never met: they are no interactions, and are counted in ``dropped``. Users and items of which only
-    such rows are known are kept.
+    that the user never met, as many as the user took: they are no interactions, and are counted in ``dropped``. The
+    metrics ``ctr_auc`` and ``ctr_f1`` of graphrec draw such items anew. Users and items of which only such rows are
+    known are kept.
 
     Raises:
         FormatError: A file is missing or malformed, or a label is neither 0 nor 1.

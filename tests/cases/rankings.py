@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from graphrec.evaluation.metrics import Ranking, RelevantScores
+from graphrec.evaluation.metrics import LabelledScores, Ranking, RelevantScores
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ def ranking_of(
         torch.tensor(popularity),
         scored,
     )
+
+
+def labelled_ranking(relevant: Sequence[float], untaken: Sequence[float], threshold: float | None = None) -> Ranking:
+    """Return a ranking of which only the labelled scores mean anything."""
+    scores = LabelledScores(*(torch.tensor(side, dtype=torch.float64) for side in (relevant, untaken)), threshold)
+    return replace(ranking_of([[0]], [{0}], [1], depth=1), labelled=scores)
 
 
 def random_scene(seed: int, num_users: int = 7, num_items: int = 30, tied: bool = True) -> Scene:

@@ -101,3 +101,20 @@ def personalization(lists, popularity, k):
     sets = [set(listed[:k]) for listed in lists if listed[:k]]
     cosines = [len(a & b) / math.sqrt(len(a) * len(b)) for a, b in itertools.combinations(sets, 2)]
     return 1 - sum(cosines) / len(cosines) if cosines else 0.0
+
+
+def ctr_auc(relevant, untaken):
+    """Scores of all users' relevant items, and of the items drawn beside them."""
+    won = [1.0 if p > n else 0.5 if p == n else 0.0 for p in relevant for n in untaken]
+    return sum(won) / len(won) if won else 0.0
+
+
+def ctr_f1(relevant, untaken, threshold=None):
+    """Without a threshold, half of all scores (and those tied with the last of them) are called taken."""
+    if not relevant:
+        return 0.0
+    both = sorted([*relevant, *untaken], reverse=True)
+    threshold = both[len(relevant) - 1] if threshold is None else threshold
+    found = sum(score >= threshold for score in relevant)
+    p, r = found / max(sum(score >= threshold for score in both), 1), found / len(relevant)
+    return 2 * p * r / (p + r) if p + r else 0.0

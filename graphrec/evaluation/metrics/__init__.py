@@ -2,8 +2,10 @@
 
 from graphrec.errors import ArgumentError, check_choice
 from graphrec.evaluation.metrics.auc import auc
-from graphrec.evaluation.metrics.base import Metric, Ranking, RelevantScores
+from graphrec.evaluation.metrics.base import LabelledScores, Metric, Ranking, RelevantScores
 from graphrec.evaluation.metrics.coverage import coverage
+from graphrec.evaluation.metrics.ctr_auc import ctr_auc
+from graphrec.evaluation.metrics.ctr_f1 import ctr_f1
 from graphrec.evaluation.metrics.f1 import f1
 from graphrec.evaluation.metrics.gini import gini
 from graphrec.evaluation.metrics.hit_rate import hit_rate
@@ -20,6 +22,8 @@ from graphrec.evaluation.metrics.recall import recall
 METRICS: dict[str, Metric] = {
     "auc": Metric(auc, parameter=None),
     "coverage": Metric(coverage, scope="catalogue"),
+    "ctr_auc": Metric(ctr_auc, parameter=None, scope="catalogue", needs_labels=True),
+    "ctr_f1": Metric(ctr_f1, parameter=None, scope="catalogue", needs_labels=True),
     "f1": Metric(f1),
     "gini": Metric(gini, scope="catalogue"),
     "hit_rate": Metric(hit_rate),
@@ -75,11 +79,14 @@ def parse(name: str) -> tuple[Metric, int | float | None]:
 __all__ = [
     "LEVELS",
     "METRICS",
+    "LabelledScores",
     "Metric",
     "Ranking",
     "RelevantScores",
     "auc",
     "coverage",
+    "ctr_auc",
+    "ctr_f1",
     "expand",
     "f1",
     "gini",

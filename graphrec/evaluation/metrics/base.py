@@ -31,6 +31,21 @@ class RelevantScores:
 
 
 @dataclass(frozen=True, eq=False)
+class LabelledScores:
+    """Relevant items of all users, each with an item that its user did not take: what a click-through model is asked.
+
+    Args:
+        relevant: Scores of the relevant items, float ``[num_pairs]``.
+        untaken: Scores of the items beside them, float ``[num_pairs]``.
+        threshold: The score from which an item counts as taken; ``None`` where the model knows none.
+    """
+
+    relevant: Tensor
+    untaken: Tensor
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Ranking:
     """The ranked lists of all users who have relevant items.
 
@@ -40,6 +55,7 @@ class Ranking:
         num_relevant: Relevant items of each user, int64 ``[num_users]``, all at least 1.
         popularity: Interactions of each item in the histories, int64 ``[num_items]``.
         relevant: Where the relevant items stand in the whole ranking; only where a metric asks for it.
+        labelled: Scores of relevant items and of as many others; only where a metric asks for it.
     """
 
     items: Tensor
@@ -47,6 +63,7 @@ class Ranking:
     num_relevant: Tensor
     popularity: Tensor
     relevant: RelevantScores | None = None
+    labelled: LabelledScores | None = None
 
     @property
     def num_items(self) -> int:
@@ -78,19 +95,21 @@ class Metric:
         parameter: ``"k"`` for a cut-off (``recall@20``), ``"level"`` for a number within 0..1
             (``pr_curve@0.5``), ``None`` for neither (``auc``).
         scope: ``"user"`` for a value a user, which is averaged over users and can be tested in pairs;
-            ``"catalogue"`` for one value of all lists together.
+            ``"catalogue"`` for one value of all users together.
         least_depth: How long the lists must be at least, whatever ``k`` is.
+        needs_labels: Whether it looks at :class:`LabelledScores` and at no list.
     """
 
     compute: Callable[..., Tensor]
     parameter: Literal["k", "level"] | None = "k"
     scope: Literal["user", "catalogue"] = "user"
     least_depth: int = 0
+    needs_labels: bool = False
 
     @property
     def needs_scores(self) -> bool:
         """Whether it looks at the whole ranking, not only at its head."""
-        return self.parameter != "k"
+        return self.parameter != "k" and not self.needs_labels
 
     def depth(self, parameter: float | None) -> int:
         """Return how long the lists must be."""

@@ -98,6 +98,21 @@ def test_reference_and_metric_may_be_chosen(dataset: Path, tmp_path: Path) -> No
         compare(str(dataset), ["EASE"], versus="InductiveKGAT", options=SHORT, out=tmp_path)
 
 
+def test_where_epochs_are_selected_by_a_metric_without_a_value_a_user_another_is_tested(
+    dataset: Path, tmp_path: Path
+) -> None:
+    options = ["--train.epochs=1", "--train.select_by=ctr_auc", "--eval.metrics=ctr_auc,ctr_f1,auc,recall@10"]
+    table = compare(str(dataset), seeds=[0, 1], options=options, out=tmp_path, quiet=True)
+    assert table.tested == "auc"
+    assert table.metrics == ("ctr_auc", "ctr_f1", "auc", "recall@10")
+    assert [row.p_value is None for row in table.rows] == [False, False, True]
+    clicks = table.rows[-1].figures["ctr_auc"]
+    assert clicks.low is not None
+    assert 0 <= clicks.mean <= 1
+    with pytest.raises(ConfigError, match="metric must be one with a value a user"):
+        compare(str(dataset), seeds=[0], metric="ctr_auc", options=options, out=tmp_path)
+
+
 def test_without_a_test_part_validation_is_compared(dataset: Path, tmp_path: Path) -> None:
     graph = planted(num_users=30, num_items=40, num_cold_items=4)
     codes = graph.interactions.split

@@ -59,6 +59,40 @@ def test_two_users_see_one_neighbourhood_differently():
     torch.testing.assert_close(alpha.flatten(), torch.tensor([1.0, 0.0, 0.0, 1.0]))
 
 
+@pytest.mark.parametrize("aggregator", ["sum", "concat", "neighbor"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_all_users_at_once_see_what_each_sees_alone(aggregator, shared):
+    torch.manual_seed(0)
+    layer = KGCNConv(IN, OUT, NUM_TYPES, USER, aggregator).double()
+    user = torch.randn(5, USER, dtype=torch.float64)
+    x = torch.randn(7, IN, dtype=torch.float64) if shared else torch.randn(7, 5, IN, dtype=torch.float64)
+    nodes = torch.tensor([4, 0, 4])
+    neighbor, types = torch.randint(7, (3, 2)), torch.randint(NUM_TYPES, (3, 2))
+    found = layer.for_all_users(x, nodes, neighbor, types, user)
+    edge_index = torch.stack([neighbor.flatten(), torch.arange(3).repeat_interleave(2)])
+    for number, vector in enumerate(user):
+        seen = x if shared else x[:, number]
+        alone = layer((seen, seen[nodes]), edge_index, types.flatten(), vector.expand(3, -1))
+        torch.testing.assert_close(found[:, number], alone)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"x": torch.zeros(7, IN + 1)}, r"x must have shape \[num_nodes, 6\] or \[num_nodes, 5, 6\], got \[7, 7\]"),
+        ({"x": torch.zeros(7, 4, IN)}, r"got \[7, 4, 6\]"),
+        ({"user": torch.zeros(5, USER + 1)}, r"user must have shape \[num_users, 2\], got \[5, 3\]"),
+        ({"nodes": torch.tensor([0])}, r"must have shape \[1, num_neighbors\], got \[3, 2\] and \[3, 2\]"),
+        ({"neighbor_type": torch.zeros(3, 1, dtype=torch.int64)}, r"got \[3, 2\] and \[3, 1\]"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(changed, message):
+    table = torch.zeros(3, 2, dtype=torch.int64)
+    given = {"x": torch.zeros(7, IN), "nodes": torch.arange(3), "neighbor": table, "neighbor_type": table}
+    with pytest.raises(ArgumentError, match=message):
+        KGCNConv(IN, OUT, NUM_TYPES, USER).for_all_users(**{**given, "user": torch.zeros(5, USER), **changed})
+
+
 def test_settings_that_do_not_fit_are_refused():
     given = sample(dtype=torch.float32)
     with pytest.raises(ArgumentError, match=r"user must have shape \[7, 2\], got \[7, 6\]"):

@@ -220,6 +220,18 @@ def test_kgcn_weighs_relations_by_the_user():
     torch.testing.assert_close(model.score(Histories.from_lists([[]], [0]))[0, 0], expected)
 
 
+@pytest.mark.parametrize("num_hops", [1, 2, 3])
+def test_kgcn_ranks_by_the_trees_that_it_was_trained_on(num_hops):
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = KGCN.from_graph(graph, dim=8, num_hops=num_hops, num_neighbors=2, aggregator="concat").eval()
+    histories = histories_of(graph).select(torch.tensor([7, 2, 11]))
+    items = torch.arange(graph.num_items)
+    for row, user in zip(model.score(histories), model.user[[7, 2, 11]], strict=True):
+        vectors = model.item_vectors(user.expand(graph.num_items, -1), items)
+        torch.testing.assert_close(row, vectors @ user)
+
+
 def test_ripplenet_spreads_from_the_history():
     triples = torch.tensor([[0, 0, 2], [2, 0, 3], [1, 1, 4]])
     model = RippleNet(2, 5, 2, triples, dim=3, num_hops=2, num_memories=2).eval()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from cases.rankings import Scene, random_scene, ranking_of
+from cases.rankings import Scene, labelled_ranking, random_scene, ranking_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import metrics as naive
@@ -19,7 +19,8 @@ NOT_MONOTONOUS = {"ndcg_kgat"}
 
 BY_RANK = [name for name, metric in METRICS.items() if metric.scope == "user" and metric.parameter == "k"]
 BY_SCORE = [name for name, metric in METRICS.items() if metric.needs_scores]
-OF_CATALOGUE = [name for name, metric in METRICS.items() if metric.scope == "catalogue"]
+OF_CATALOGUE = [name for name, metric in METRICS.items() if metric.scope == "catalogue" and metric.parameter == "k"]
+BY_LABEL = [name for name, metric in METRICS.items() if metric.needs_labels]
 
 scenes = st.builds(
     random_scene, st.integers(0, 10_000), st.integers(2, 4), st.sampled_from([2, 3, 11, 17]), st.booleans()
@@ -60,6 +61,37 @@ def test_metrics_of_the_catalogue_equal_the_naive_loop(name, k):
         value = METRICS[name].compute(scene.ranking(), k)
         assert value.shape == ()
         assert float(value) == pytest.approx(NAIVE[name](scene.lists, scene.popularity, k), abs=1e-12)
+
+
+labels = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=1, max_size=12)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.0, 9.0])
+@pytest.mark.parametrize("name", BY_LABEL)
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(pairs=labels)
+def test_metrics_of_labels_equal_the_naive_loop_and_lie_within_0_and_1(name, threshold, pairs):
+    relevant, untaken = zip(*pairs, strict=True)
+    value = METRICS[name].compute(labelled_ranking(relevant, untaken, threshold))
+    arguments = (threshold,) if name == "ctr_f1" else ()
+    assert (value.shape, value.dtype) == ((), torch.float64)
+    assert 0 <= value <= 1
+    assert float(value) == pytest.approx(NAIVE[name](relevant, untaken, *arguments), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", BY_LABEL)
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(pairs=labels, which=st.integers(0, 100), rise=st.integers(1, 9))
+def test_a_higher_score_of_a_relevant_item_never_lowers_a_metric_of_labels(name, pairs, which, rise):
+    relevant, untaken = (list(side) for side in zip(*pairs, strict=True))
+    before = METRICS[name].compute(labelled_ranking(relevant, untaken, 0.0))
+    relevant[which % len(relevant)] += rise
+    assert METRICS[name].compute(labelled_ranking(relevant, untaken, 0.0)) >= before
+
+
+@pytest.mark.parametrize("name", BY_LABEL)
+def test_no_pair_at_all_counts_for_nothing(name):
+    assert float(METRICS[name].compute(labelled_ranking([], []))) == 0.0
 
 
 @pytest.mark.parametrize("name", sorted(set(BY_RANK) - NOT_MONOTONOUS))
