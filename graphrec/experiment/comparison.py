@@ -143,7 +143,7 @@ def compare_runs(
     Args:
         paths: The run folders, at least two.
         versus: The run whose row the others are tested against; the last of ``paths`` when not given.
-        metric: The metric of the test; the one that selected the reference's epochs when not given.
+        metric: The metric of the test; when not given as in :func:`compare`, by the reference's configuration.
         out: Where the table goes, if anywhere.
 
     Raises:
@@ -166,8 +166,7 @@ def compare_runs(
         alike.setdefault(replace(folder.config, seed=0, out=None).hash, []).append(folder)
     groups = _named([tuple(group) for group in alike.values()])
     at = next(i for i, group in enumerate(groups) if reference in group.folders)
-    tested = metric or reference.config.train.select_by
-    metrics = _metrics(reference.config, tested)
+    metrics, tested = _metrics(reference.config, metric)
     rows = _rows(groups, part, metrics, tested, at)
     split = reference.config.data.split or ""
     table = Table(reference.config.data.name, split, part, metrics, rows, tested, rows[at].label)
