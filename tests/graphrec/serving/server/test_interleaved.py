@@ -63,20 +63,18 @@ def test_named_model_answers_alone_and_its_list_is_not_kept(client: Client, runs
     assert [item["item_id"] for item in answer["items"]] == [i.item_id for i in ease.recommend(user_id=user, k=5)]
 
 
-def test_clicks_are_credited_and_reported(client: Client, runs: tuple[Path, Path], address: str) -> None:
+def test_clicks_are_credited_and_reported(client: Client, runs: tuple[Path, Path]) -> None:
     graph = RunRecommender.load(runs[0]).graph
     before = client.get("/report")[1]["click_through"]
     shown = before[0]["lists"] if before else 0
     for number in range(10):
-        user = graph.users.id_of(20 + number)
+        user = graph.users.id_of(10 + number)
         _, answer = client.post("/recommend", {"user_id": user, "k": 6})
-        own = {item.item_id for item in RunRecommender.load(runs[0]).recommend(user_id=user, k=3)} if not number else set()
         click = {"kind": "click", "list_id": answer["list_id"], "item_id": answer["items"][0]["item_id"], "dwell": 12.5}
         if number < 6:
-            event = {**click, "event_id": f"click-{number}"}
+            event = {**click, "event_id": f"click-{number}"}  # sent twice, counted once
             assert client.post("/events", {"events": [event]}) == (201, {"new": 1, "user_id": None})
             assert client.post("/events", {"events": [event]}) == (201, {"new": 0, "user_id": None})
-        assert isinstance(own, set)
     status, found = client.get("/report")
     assert status == 200
     (row,) = found["click_through"]
@@ -91,7 +89,7 @@ def test_clicks_are_credited_and_reported(client: Client, runs: tuple[Path, Path
 
 
 def test_click_changes_no_list_and_comes_with_other_events(client: Client, runs: tuple[Path, Path]) -> None:
-    user = RunRecommender.load(runs[0]).graph.users.id_of(40)
+    user = RunRecommender.load(runs[0]).graph.users.id_of(25)
     _, answer = client.post("/recommend", {"user_id": user, "k": 4})
     item = answer["items"][0]["item_id"]
     question = {"user_id": user, "k": 4, "model": "ease"}
@@ -122,7 +120,7 @@ def test_mistakes_are_named(client: Client, event: dict[str, object], status: in
 
 def test_click_on_what_was_not_shown_is_refused(client: Client, runs: tuple[Path, Path]) -> None:
     graph = RunRecommender.load(runs[0]).graph
-    _, answer = client.post("/recommend", {"user_id": graph.users.id_of(41), "k": 2})
+    _, answer = client.post("/recommend", {"user_id": graph.users.id_of(26), "k": 2})
     other = next(id_ for id_ in graph.items if id_ not in [item["item_id"] for item in answer["items"]])
     event = {"kind": "click", "list_id": answer["list_id"], "item_id": other}
     status, problem = client.post("/events", {"events": [event]})
