@@ -95,7 +95,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         service = Service(runs, store, record=arguments.record, interleave=arguments.against is not None)
         say(f"models: {', '.join(f'{name} ({run})' for name, run in runs.items())}")
         if service.interleaves:
-            say("lists that name no model are made by both; see GET /report, or graphrec report when the service is down")
+            say("lists that name no model are made by both; GET /report says what came of them")
         if keys is None:
             say("no API keys: open to every program on this machine, and to no other machine")
         shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host

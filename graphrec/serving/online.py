@@ -125,8 +125,8 @@ def report(select: Select, days: float | None = None) -> OnlineReport:
         >>> import tempfile
         >>> from graphrec.serving.store import Click, ShownList, Store
         >>> with tempfile.TemporaryDirectory() as folder, Store(f"{folder}/live.sqlite") as store:
-        ...     lists = [ShownList("l1", "ann", "a+b", ("x", "y"), "ab"), ShownList("l2", "bob", "a+b", ("y", "x"), "ba")]
-        ...     _ = store.add_lists(lists)
+        ...     for list_id, user in [("l1", "ann"), ("l2", "bob")]:
+        ...         _ = store.add_lists([ShownList(list_id, user, "a+b", ("x", "y"), teams="ab")])
         ...     _ = store.add_events([], [Click("l1", "x", place=1, team="a", dwell=30.0)]).result()
         ...     found = report(store.select)
         >>> found.click_through[0].rate.mean, found.click_through[0].dwell, found.preferences[0].first_wins
@@ -141,8 +141,9 @@ def report(select: Select, days: float | None = None) -> OnlineReport:
         shown[model][user] = count
     # One row for each clicked item of a list, however often it was clicked.
     query = (
-        "SELECT l.model, l.user_id, l.list_id, c.team, max(c.dwell) FROM clicks c JOIN lists l ON l.list_id = c.list_id "
-        "WHERE l.time >= ? GROUP BY l.model, l.user_id, l.list_id, c.item_id, c.team"
+        "SELECT l.model, l.user_id, l.list_id, c.team, max(c.dwell) "
+        "FROM clicks c JOIN lists l ON l.list_id = c.list_id WHERE l.time >= ? "
+        "GROUP BY l.model, l.user_id, l.list_id, c.item_id, c.team"
     )
     clicked: dict[str, list[tuple[str | None, str, str, float | None]]] = defaultdict(list)
     for model, *click in select(query, (since,)):
@@ -215,9 +216,7 @@ def _click_through(
     )
 
 
-def _preference(
-    model: str, lists: int, clicks: list[tuple[str | None, str, str, float | None]]
-) -> Preference:
+def _preference(model: str, lists: int, clicks: list[tuple[str | None, str, str, float | None]]) -> Preference:
     from scipy.stats import binomtest
 
     lead: Counter[tuple[str | None, str]] = Counter()  # by user and list

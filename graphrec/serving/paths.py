@@ -210,8 +210,8 @@ class _Side:
     def rows(self, at: torch.Tensor) -> _Edges:
         """Return the edges at some positions."""
         edges = self.edges
-        columns = (column[at].numpy() for column in (edges.entity, edges.relation, edges.item))
-        return _Edges(*columns, edges.alpha[at].double().numpy())
+        entity, relation, item = (column[at].numpy() for column in (edges.entity, edges.relation, edges.item))
+        return _Edges(entity, relation, item, edges.alpha[at].double().numpy())
 
 
 class _Linked:

@@ -62,7 +62,9 @@ class PostgresDatabase(Database):
             self._options: dict[str, Any] = dict(conninfo_to_dict(url))
         except ProgrammingError as error:
             # Its text may hold the password.
-            raise StoreError("the store's address is no PostgreSQL URL: postgresql://user@host:port/database") from error
+            raise StoreError(
+                "the store's address is no PostgreSQL URL: postgresql://user@host:port/database"
+            ) from error
         host, port, name = (self._options.get(key) for key in ("host", "port", "dbname"))
         self.where = f"postgresql://{host or ''}{f':{port}' if port else ''}/{name or ''}?schema={self.schema}"
         self._read_only = read_only

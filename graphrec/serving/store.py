@@ -195,9 +195,7 @@ class Store:
         """
         kept = tuple(events)
         rows: list[tuple[str, Row]] = [("events", (e.user_id, e.item_id, e.kind, e.time, e.event_id)) for e in kept]
-        rows += [
-            ("clicks", (c.list_id, c.item_id, c.place, c.team, c.dwell, c.time, c.event_id)) for c in clicks
-        ]
+        rows += [("clicks", (c.list_id, c.item_id, c.place, c.team, c.dwell, c.time, c.event_id)) for c in clicks]
 
         def tell(listener: Listener, new: list[int]) -> None:
             listener.on_events([kept[number] for number in new if number < len(kept)])
@@ -306,7 +304,7 @@ class Store:
         return None
 
     def _tell_missed(self) -> None:
-        """Tell what was written but never acknowledged, because the connection broke in between, or what others wrote."""
+        """Tell what was written and never acknowledged, for the connection broke in between, or what others wrote."""
         before, self._told = self._told, self._last()
         items, events = self._after(*before)
         for listener in self._listeners:

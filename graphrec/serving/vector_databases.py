@@ -7,7 +7,7 @@ import secrets
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
@@ -83,16 +83,16 @@ class PgVectorItems(ItemVectors):
 
         self.table = table
         self.approximate = approximate
-        try:
-            self._connection = psycopg.connect(url, autocommit=True, application_name="graphrec")
+        with _server_refusals("pgvector cannot be used"), ExitStack() as stack:
+            self._connection = stack.enter_context(
+                closing(psycopg.connect(url, autocommit=True, application_name="graphrec"))
+            )
             self._connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             register_vector(self._connection)
-        except psycopg.Error as error:
-            raise StoreError(f"pgvector cannot be used: {' '.join(str(error).split())}") from error
+            stack.pop_all()  # it stays open where nothing went wrong
 
     def write(self, item_ids: Iterable[str], vectors: Tensor, bias: Tensor | None = None) -> None:
         """Put all items there; see :meth:`ItemVectors.write`."""
-        import psycopg
         from psycopg import sql
 
         ids, rows = _with_bias(item_ids, vectors, bias)
@@ -103,29 +103,25 @@ class PgVectorItems(ItemVectors):
         }
 
         def run(statement: str) -> None:
-            self._connection.execute(sql.SQL(statement).format(**names))  # type: ignore[arg-type]
+            self._connection.execute(sql.SQL(statement).format(**names))
 
-        try:
-            with self._connection.transaction():
-                run("CREATE TABLE {new} (item_id text PRIMARY KEY, vector vector({width}) NOT NULL)")
-                copy = sql.SQL("COPY {new} (item_id, vector) FROM STDIN WITH (FORMAT BINARY)").format(**names)
-                with self._connection.cursor().copy(copy) as lines:
-                    lines.set_types(["text", "vector"])
-                    for id_, row in zip(ids, rows, strict=True):
-                        lines.write_row((id_, row))
-                if self.approximate:
-                    run(
-                        "CREATE INDEX ON {new} USING hnsw (vector vector_ip_ops) "
-                        f"WITH (m = {NEIGHBORS}, ef_construction = {BUILD_EFFORT})"
-                    )
-                run("DROP TABLE IF EXISTS {table}")
-                run("ALTER TABLE {new} RENAME TO {table}")
-        except psycopg.Error as error:
-            raise StoreError(f"table {self.table}: cannot be written: {' '.join(str(error).split())}") from error
+        with _server_refusals(f"table {self.table}: cannot be written"), self._connection.transaction():
+            run("CREATE TABLE {new} (item_id text PRIMARY KEY, vector vector({width}) NOT NULL)")
+            copy = sql.SQL("COPY {new} (item_id, vector) FROM STDIN WITH (FORMAT BINARY)").format(**names)
+            with self._connection.cursor().copy(copy) as lines:
+                lines.set_types(["text", "vector"])
+                for id_, row in zip(ids, rows, strict=True):
+                    lines.write_row((id_, row))
+            if self.approximate:
+                run(
+                    "CREATE INDEX ON {new} USING hnsw (vector vector_ip_ops) "
+                    f"WITH (m = {NEIGHBORS}, ef_construction = {BUILD_EFFORT})"
+                )
+            run("DROP TABLE IF EXISTS {table}")
+            run("ALTER TABLE {new} RENAME TO {table}")
 
     def search(self, users: Tensor, k: int, exclude: Sequence[str] = ()) -> FOUND:
         """Return the best items; see :meth:`ItemVectors.search`."""
-        import psycopg
         from psycopg import sql
 
         check_range("k", k, low=1)
@@ -134,17 +130,14 @@ class PgVectorItems(ItemVectors):
             "ORDER BY vector <#> %(user)s LIMIT %(k)s"
         ).format(table=sql.Identifier(self.table))
         effort = str(min(max(SEARCH_EFFORT, 4 * k), MOST_SEARCH_EFFORT))
-        try:
-            with self._connection.transaction():
-                if self.approximate:
-                    # What is left out must not leave the list short.
-                    settings = {"hnsw.ef_search": effort, "hnsw.iterative_scan": "strict_order"}
-                    for name, value in settings.items():
-                        self._connection.execute("SELECT set_config(%s, %s, true)", (name, value))
-                asked = [{"user": user, "out": list(exclude), "k": k} for user in _queries(users)]
-                return [self._connection.execute(ask, values).fetchall() for values in asked]  # type: ignore[misc]
-        except psycopg.Error as error:
-            raise StoreError(f"table {self.table}: cannot be searched: {' '.join(str(error).split())}") from error
+        with _server_refusals(f"table {self.table}: cannot be searched"), self._connection.transaction():
+            if self.approximate:
+                # What is left out must not leave the list short.
+                settings = {"hnsw.ef_search": effort, "hnsw.iterative_scan": "strict_order"}
+                for name, value in settings.items():
+                    self._connection.execute("SELECT set_config(%s, %s, true)", (name, value))
+            asked = [{"user": user, "out": list(exclude), "k": k} for user in _queries(users)]
+            return [self._connection.execute(ask, values).fetchall() for values in asked]
 
     def close(self) -> None:
         """Close the connection."""
@@ -164,18 +157,18 @@ class QdrantItems(ItemVectors):
         client: ``QdrantClient("https://…", api_key=…)`` for a server; ``QdrantClient(":memory:")`` or
             ``QdrantClient(path="…")`` for one inside this process.
         collection: The name that searches use, an alias: each :meth:`write` makes a collection of its own.
-        approximate: Let a server walk its HNSW graph; without it every search looks at all items, as the one inside
-            this process always does.
+        exact: Ask a server to look at all items in every search, not at its HNSW graph; the one inside this process
+            always does.
 
     Raises:
         ArgumentError: qdrant-client is missing.
     """
 
-    def __init__(self, client: QdrantClient, collection: str = "graphrec-items", approximate: bool = False) -> None:
+    def __init__(self, client: QdrantClient, collection: str = "graphrec-items", exact: bool = False) -> None:
         _need("qdrant_client")
         self.client = client
         self.collection = collection
-        self.approximate = approximate
+        self.exact = exact
 
     def write(self, item_ids: Iterable[str], vectors: Tensor, bias: Tensor | None = None) -> None:
         """Put all items there; see :meth:`ItemVectors.write`."""
@@ -190,7 +183,10 @@ class QdrantItems(ItemVectors):
             while batch := list(islice(points, BATCH_ITEMS)):
                 self.client.upsert(
                     new,
-                    [models.PointStruct(id=_uuid(id_), vector=row.tolist(), payload={"item_id": id_}) for id_, row in batch],
+                    [
+                        models.PointStruct(id=_uuid(id_), vector=row.tolist(), payload={"item_id": id_})
+                        for id_, row in batch
+                    ],
                 )
             changes: list[Any] = [
                 models.CreateAliasOperation(
@@ -216,7 +212,7 @@ class QdrantItems(ItemVectors):
                 query=user.tolist(),
                 limit=k,
                 filter=models.Filter(must_not=[out]) if exclude else None,
-                params=models.SearchParams(exact=not self.approximate, hnsw_ef=max(SEARCH_EFFORT, 4 * k)),
+                params=models.SearchParams(exact=True) if self.exact else None,
                 with_payload=True,
             )
             for user in _queries(users)
@@ -224,6 +220,17 @@ class QdrantItems(ItemVectors):
         with _refusals(f"collection {self.collection}: cannot be searched"):
             answers = self.client.query_batch_points(self.collection, asked)
         return [[((p.payload or {})["item_id"], p.score) for p in answer.points] for answer in answers]
+
+
+@contextmanager
+def _server_refusals(what: str) -> Iterator[None]:
+    """Turn what PostgreSQL's client raises into StoreError."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise StoreError(f"{what}: {' '.join(str(error).split())}") from error
 
 
 @contextmanager

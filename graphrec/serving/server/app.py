@@ -22,6 +22,7 @@ from graphrec.serving.server.guard import PAGE_FILES, Guard, Limits, Log
 from graphrec.serving.server.keys import KeyRing
 from graphrec.serving.server.metrics import Metrics
 from graphrec.serving.server.problems import MEDIA_TYPE, add_handlers, problem
+from graphrec.serving.server.routes import BodyRoute
 from graphrec.serving.server.service import Service
 from kg_loaders import UnknownIdError
 
@@ -74,6 +75,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.router.route_class = BodyRoute
     metrics = Metrics()
     add_handlers(app)
     _add_questions(app, service)
@@ -227,7 +229,9 @@ def _add_operations(app: FastAPI, service: Service, metrics: Metrics, with_keys:
     async def prometheus() -> Response:
         """Return what Prometheus collects."""
         coverage = {served.name: served.describe().coverage for served in service.models.values()}
-        return Response(metrics.text(coverage, service.lists_lost), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            metrics.text(coverage, service.lists_lost), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     folder = files("graphrec.serving") / "page"
     for path, name in PAGE_FILES.items():

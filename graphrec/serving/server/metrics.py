@@ -30,7 +30,9 @@ class Metrics:
         self._coverage = Gauge(
             "graphrec_coverage", "Share of all items that were in a list.", ("model",), registry=self.registry
         )
-        self._lost = Gauge("graphrec_lists_lost", "Lists that could not be kept for the report.", registry=self.registry)
+        self._lost = Gauge(
+            "graphrec_lists_lost", "Lists that could not be kept for the report.", registry=self.registry
+        )
         ProcessCollector(registry=self.registry)
         self._series = lru_cache(512)(self._make_series)  # finding a series by its labels is slower than counting
 

@@ -79,7 +79,8 @@ class EventIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     user_id: Text | None = Field(
-        None, description="Somebody new when not given; the answer holds their id. Not of a click: its list knows whose it is."
+        None,
+        description="Somebody new when not given; the answer holds their id. A click has none: its list knows.",
     )
     item_id: Text
     kind: Literal["like", "dislike", "undo", "click"] = Field(

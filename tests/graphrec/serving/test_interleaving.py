@@ -62,7 +62,7 @@ def test_equal_lists_favour_neither() -> None:
 def test_random_clicks_show_no_preference_and_better_items_do() -> None:
     coin = random.Random(1)
     good = set(range(0, 40, 2))
-    first, second = list(range(0, 20, 2)) + [1, 3], list(range(1, 20, 2)) + [0, 2]
+    first, second = [*range(0, 20, 2), 1, 3], [*range(1, 20, 2), 0, 2]
     blind, seeing = Counter[str](), Counter[str]()
     for _ in range(3000):
         items, teams = team_draft(first, second, 10, coin)

@@ -14,7 +14,7 @@ from graphrec.serving.store import Click, ShownList, Store
 
 
 def fill(store: Store) -> None:
-    """Five interleaved lists: ann 2 won by first, bob 1 by first and 1 by second, a stranger's by second; and others."""
+    """Lists of two models: two of ann won by the first, one of bob by each, a stranger's by the second; and others."""
     old = time.time() - 40 * 86_400
     lists = [
         ShownList("l1", "ann", "x+y", ("i", "j", "k", "l"), "abab"),
@@ -70,7 +70,9 @@ def test_report_by_hand(where: str) -> None:
 def test_preference_that_is_there_is_found(where: str) -> None:
     with Store(where) as store:
         store.add_lists(ShownList(f"l{i}", f"u{i}", "x+y", ("i", "j"), "ab") for i in range(30))
-        store.add_events([], [Click(f"l{i}", "i" if i % 5 else "j", 1, "a" if i % 5 else "b") for i in range(30)]).result()
+        store.add_events(
+            [], [Click(f"l{i}", "i" if i % 5 else "j", 1, "a" if i % 5 else "b") for i in range(30)]
+        ).result()
         (preference,) = report(store.select).preferences
         assert (preference.first_users, preference.second_users) == (24, 6)
         assert preference.p_value == pytest.approx(binomtest(24, 30).pvalue)

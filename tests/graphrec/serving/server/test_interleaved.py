@@ -22,9 +22,7 @@ def address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.fixture(scope="module")
-def client(
-    address: str, runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Client]:
+def client(address: str, runs: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     log = tmp_path_factory.mktemp("log") / "log"
     arguments = (str(runs[0]), "--against", str(runs[1]), "--store", address)
     with serving(*arguments, log=log) as (port, _), Client(port) as client:
@@ -85,7 +83,7 @@ def test_clicks_are_credited_and_reported(client: Client, runs: tuple[Path, Path
     assert preference["first_wins"] + preference["second_wins"] == 6
     assert preference["first_users"] + preference["second_users"] == 6
     assert client.get("/report?days=0")[1]["click_through"] == []
-    assert 'graphrec_lists_lost 0.0' in client.get("/metrics")[1]
+    assert "graphrec_lists_lost 0.0" in client.get("/metrics")[1]
 
 
 def test_click_changes_no_list_and_comes_with_other_events(client: Client, runs: tuple[Path, Path]) -> None:
