@@ -27,6 +27,7 @@ COMMANDS = {
     "index": "make the index that finds a run's best items without scoring all",
     "export": "write item vectors and ONNX files",
     "serve": "answer over HTTP, with a page to look at",
+    "report": "say what users did with the lists they were shown",
 }
 
 FAILED, WRONG_USAGE = 1, 2

@@ -25,7 +25,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("runs", metavar="RUN", nargs="*", help="a run folder; a second one to compare with")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
-    parser.add_argument("--store", type=Path, metavar="FILE", help="events and new items; beside RUN when not given")
+    parser.add_argument(
+        "--store", metavar="FILE", help="events and new items; beside RUN when not given; or postgresql://host/database"
+    )
+    parser.add_argument(
+        "--against", metavar="RUN2", help="let both models make every list together, and count whose items are clicked"
+    )
+    parser.add_argument("--record", action="store_true", help="keep the lists shown, for graphrec report")
     parser.add_argument("--read-only", action="store_true", help="take no events, no items, and no other run")
     parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys; needed where other machines can reach")
     parser.add_argument("--new-key", metavar="NAME", help="make a key in --keys, print it, and serve nothing")
@@ -40,6 +46,12 @@ def main(argv: list[str]) -> None:
     if arguments.new_key is not None:
         _make_key(arguments)
         return
+    if arguments.against is not None:
+        if len(arguments.runs) != 1:
+            parser.error(f"--against takes one other run folder, got {len(arguments.runs)}")
+        arguments.runs.append(arguments.against)
+    if arguments.read_only and (arguments.record or arguments.against is not None):
+        parser.error("--read-only keeps no lists: leave it out, or --record and --against")
     if not 1 <= len(arguments.runs) <= MOST_RUNS:
         parser.error(f"give one run folder, or {MOST_RUNS} to compare, got {len(arguments.runs)}")
     _serve(arguments)
@@ -78,10 +90,12 @@ def _serve(arguments: argparse.Namespace) -> None:
         # Beside the run, not in it: events outlive runs, and belong to the data set.
         name = RunFolder.open(first).config.data.name.rstrip("/").rpartition("/")[2]
         store = Store(arguments.store or first.parent / f"live-{name}.sqlite")
-        say(f"events and new items are kept in {store.path}")
+        say(f"events and new items are kept in {store.where}")
     try:
-        service = Service(runs, store)
+        service = Service(runs, store, record=arguments.record, interleave=arguments.against is not None)
         say(f"models: {', '.join(f'{name} ({run})' for name, run in runs.items())}")
+        if service.interleaves:
+            say("lists that name no model are made by both; GET /report says what came of them")
         if keys is None:
             say("no API keys: open to every program on this machine, and to no other machine")
         shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host

@@ -116,6 +116,10 @@ class HistoryAttentionPooling(nn.Module):
         if bias is not None and bias.shape != x.shape[:1]:
             raise ArgumentError(f"bias must have shape [{x.size(0)}], got {list(bias.shape)}")
         layout = EdgeLayout.from_rowptr(offsets, items, x.size(0))
+        if items.numel() < x.size(0):  # a few users of a large catalogue: look at no item that they did not take
+            x = x.index_select(0, items)
+            bias = None if bias is None else bias.index_select(0, items)
+            layout = EdgeLayout.from_rowptr(offsets, torch.arange(items.numel(), device=items.device), items.numel())
         score = x @ self.att.t()  # [num_items, heads]
         if bias is not None:
             score = score + bias.unsqueeze(1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
+from graphrec.layers.ops import EdgeLayout, weighted_sum
 from graphrec.models.base import Recommender
 from graphrec.models.inductive_kgat import InductiveKGAT
 
@@ -289,20 +290,31 @@ def _received(edges: AttendedEdges, keep: Tensor, num_rows: int) -> Tensor:
 
 def _changes(edges: AttendedEdges, num_rows: int, chosen: Tensor) -> Tensor:
     """Return how its item changes without each of the chosen edges, float64 ``[num_chosen, dim]``."""
-    row = edges.row.long()
-
-    def summed(values: Tensor) -> Tensor:
-        return values.new_zeros(num_rows, *values.shape[1:]).index_add(0, row, values)[row[chosen]]
-
-    change = edges.message.new_zeros(len(chosen), edges.message.size(1), dtype=torch.float64)
-    message = edges.message.double()
-    for alpha in edges.alpha.double().unsqueeze(2).unbind(dim=1):  # [num_edges, 1], head by head
-        weighted = alpha * message
-        weight, received = summed(alpha), summed(weighted)
+    row, alphas, message = edges.row.long(), edges.alpha.double(), edges.message.double()
+    at = row[chosen]
+    own = message[chosen]
+    weights = alphas.new_zeros(num_rows, alphas.size(1)).index_add(0, row, alphas)
+    sums = _sums(row, alphas, message, num_rows)  # [num_rows, heads, dim]
+    change = own.new_zeros(own.shape)
+    for head, alpha in enumerate(alphas.unbind(dim=1)):
+        attention = alpha[chosen]
+        received, weight = sums[at, head], weights[at, head]
+        left = received - attention.unsqueeze(1) * own
+        weight_left = weight - attention
         # Nearly all of the attention may be on one edge, which must not be subtracted from nearly itself.
-        most = alpha > 0.5
-        rest, of_rest = summed(alpha.masked_fill(most, 0.0)), summed(weighted.masked_fill(most, 0.0))
-        weight_left = torch.where(most[chosen], rest, weight - alpha[chosen])
-        left = torch.where(most[chosen], of_rest, received - weighted[chosen])
-        change += left / weight_left.clamp(min=torch.finfo(weight.dtype).tiny) - received / weight
-    return change / edges.alpha.size(1)
+        most = (attention > 0.5).nonzero().squeeze(1)
+        if len(most):
+            near = torch.isin(row, at[most])
+            rest = alpha[near].masked_fill(alpha[near] > 0.5, 0.0)
+            left[most] = _sums(row[near], rest.unsqueeze(1), message[near], num_rows)[at[most], 0]
+            weight_left[most] = rest.new_zeros(num_rows).index_add(0, row[near], rest)[at[most]]
+        tiny = torch.finfo(weight.dtype).tiny
+        change += left / weight_left.clamp(min=tiny).unsqueeze(1) - received / weight.unsqueeze(1)
+    return change / alphas.size(1)
+
+
+def _sums(row: Tensor, alpha: Tensor, message: Tensor, num_rows: int) -> Tensor:
+    """Return what each row receives, head by head, ``[num_rows, heads, dim]``; rows ascend."""
+    rowptr = F.pad(torch.bincount(row, minlength=num_rows).cumsum(0), (1, 0))
+    layout = EdgeLayout.from_rowptr(rowptr, torch.arange(len(row), device=row.device), len(row))
+    return weighted_sum(alpha, message, layout)

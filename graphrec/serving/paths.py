@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from graphrec.histories import Histories
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -21,6 +19,7 @@ from kg_loaders import RecGraph
 if TYPE_CHECKING:
     from graphrec.encoders import ItemEdges
 
+Indices = NDArray[np.int64]
 NUM_NEIGHBOURS = 2  # films that stand in for an entity without a name
 
 
@@ -69,14 +68,14 @@ class Path:
         return f"its {self.relation}{entity} is also {article} {self.past_relation} of {past}{known}"
 
 
-class _Way(NamedTuple):
-    """One of the paths over an entity; ``entity`` is the past item where that is linked straight to the other."""
+class _Ways(NamedTuple):
+    """Paths, one at each place; ``entity`` is the past item where that is linked straight to the other."""
 
-    past: int
-    entity: int
-    to_past: int | None  # edge types; None where there is no such edge
-    to_item: int
-    attention: float
+    past: Indices
+    entity: Indices
+    to_past: Indices  # edge types; -1 where there is no such edge
+    to_item: Indices
+    attention: NDArray[np.float64]
 
 
 def paths_to(
@@ -115,41 +114,39 @@ def paths_to(
         return []
     past_side, candidate_side = model.cached("indexed kg attention", lambda: _index(sides, graph.num_items))
     linked: _Linked = model.cached("linked items", lambda: _Linked(sides[0], graph))
-    weight_past = torch.zeros(graph.num_items).index_add(0, histories.items, attention)
-    word = cache(partial(relation_name, graph))
-    groups: dict[tuple[int, bool], list[_Way]] = defaultdict(list)  # by entity, and whether straight
-    for way in _ways(past_side, candidate_side, weight_past, histories, item):
-        groups[way.entity, way.to_past is None].append(way)
-
-    def worse(way: _Way) -> tuple[bool, float, int]:
-        return way.to_past is None or word(way.to_past) != word(way.to_item), -way.attention, way.past
-
-    told = [_told(ways, worse) for ways in groups.values()]  # the strongest of each group first
-    effects = None if score is None else _effects(score, told, histories)
+    weight_past = torch.zeros(graph.num_items).index_add(0, histories.items, attention).double().numpy()
+    words: list[str] = model.cached(
+        "relation words", lambda: [relation_name(graph, relation) for relation in range(2 * graph.num_relations)]
+    )
+    ways = _ways(past_side, candidate_side, weight_past, histories, item)
+    told = _told(ways, words)
+    effects = None if score is None else _effects(score, ways, told, histories, graph)
     paths, strengths = [], []
-    for number, ways in enumerate(told):
-        way, others = ways[0], linked.of(ways[0].entity)
+    for number, group in enumerate(told):
+        best = int(group[0])
+        past, entity, to_past, to_item = (int(column[best]) for column in ways[:4])
+        others = linked.of(entity)
         effect = None if effects is None else effects[number]
         if effect is not None and effect <= 0:
             continue
-        direct = way.to_past is None
-        name = graph.item_labels[way.past] if direct else entity_name(graph, way.entity)
+        direct = to_past < 0
+        name = graph.item_labels[past] if direct else entity_name(graph, entity)
         specificity = 1 - math.log(max(len(others), 1)) / math.log(max(graph.num_items, 2))
         path = Path(
-            past_title=graph.item_labels[way.past],
-            more_past=len(ways) - 1,
-            past_relation="" if way.to_past is None else word(way.to_past),
-            entity_id=graph.entities.id_of(way.entity),
+            past_title=graph.item_labels[past],
+            more_past=len(group) - 1,
+            past_relation="" if direct else words[to_past],
+            entity_id=graph.entities.id_of(entity),
             entity=name,
-            known_from=() if name else _names(graph, others, {way.past, item}),
-            relation=word(way.to_item),
-            attention=way.attention,
+            known_from=() if name else _names(graph, others, {past, item}),
+            relation=words[to_item],
+            attention=float(ways.attention[best]),
             specificity=specificity,
             direct=direct,
             effect=effect,
         )
         paths.append(path)
-        strengths.append(way.attention * specificity if effect is None else effect)
+        strengths.append(path.attention * specificity if effect is None else effect)
     in_words = [bool(path.direct or path.entity or (path.relation and path.past_relation)) for path in paths]
     order = sorted(range(len(paths)), key=lambda i: (not in_words[i], -strengths[i], i))
     first: dict[str, Path] = {}
@@ -158,14 +155,43 @@ def paths_to(
     return list(first.values())[:k]
 
 
-def _told(ways: list[_Way], worse: Callable[[_Way], tuple[bool, float, int]]) -> list[_Way]:
-    """Return the best way over an entity, then the best of each other past item that ends as it does, if any does."""
-    best = min(ways, key=worse)
-    of_past: dict[int, _Way] = {}
-    for way in sorted(ways, key=lambda way: (way.to_item != best.to_item, *worse(way))):
-        of_past.setdefault(way.past, way)
-    del of_past[best.past]
-    return [best, *of_past.values()]
+def _told(ways: _Ways, words: list[str]) -> list[Indices]:
+    """Group the paths by their entity, and return the places of those that count, the best of each group first.
+
+    They are the best path over an entity, straight ones apart, and the best of each other past item over the same
+    entity: one that ends as the best does, if there is one.
+    """
+    if not len(ways.past):
+        return []
+    number_of = {word: number for number, word in enumerate(dict.fromkeys(words))}
+    word = np.array([number_of[word] for word in words])
+    straight = ways.to_past < 0
+    differs = straight | (word[ways.to_past] != word[ways.to_item])
+    _, first, group = np.unique(2 * ways.entity + straight, return_index=True, return_inverse=True)
+    worse = (ways.past, -ways.attention, differs)  # the last decides first
+    by_group = np.lexsort((*worse, group))
+    best = by_group[_starts(group[by_group])]  # of each group
+    other_end = ways.to_item != ways.to_item[best[group]]
+    by_past = np.lexsort((*worse, other_end, ways.past, group))
+    kept = by_past[_starts(group[by_past], ways.past[by_past])]
+    parts = np.split(kept, np.flatnonzero(_starts(group[kept]))[1:])
+    return [np.concatenate([best[g : g + 1], parts[g][parts[g] != best[g]]]) for g in np.argsort(first)]
+
+
+def _starts(*columns: Indices) -> NDArray[np.bool_]:
+    """Return where a run of equal rows begins."""
+    starts = np.ones(len(columns[0]), dtype=np.bool_)
+    starts[1:] = np.logical_or.reduce([column[1:] != column[:-1] for column in columns])
+    return starts
+
+
+class _Edges(NamedTuple):
+    """Edges into items, one at each place."""
+
+    entity: Indices
+    relation: Indices
+    item: Indices
+    alpha: NDArray[np.float64]
 
 
 class _Side:
@@ -180,6 +206,12 @@ class _Side:
         """Return the positions of all edges into some items, ascending."""
         parts = [self._order[self._start[item - 1] if item else 0 : self._start[item]] for item in items]
         return torch.cat([self._order[:0], *parts]).sort().values
+
+    def rows(self, at: torch.Tensor) -> _Edges:
+        """Return the edges at some positions."""
+        edges = self.edges
+        entity, relation, item = (column[at].numpy() for column in (edges.entity, edges.relation, edges.item))
+        return _Edges(entity, relation, item, edges.alpha[at].double().numpy())
 
 
 class _Linked:
@@ -205,50 +237,69 @@ def _index(sides: tuple[ItemEdges, ItemEdges], num_items: int) -> tuple[_Side, _
 
 
 def _ways(
-    past_side: _Side, candidate_side: _Side, weight_past: torch.Tensor, histories: Histories, item: int
-) -> list[_Way]:
-    """Return all paths from past items to ``item``."""
-    into_item = candidate_side.into([item])
-    near = past_side.into(sorted(set(histories.items.tolist()) - {item}))
-    near = near[torch.isin(past_side.edges.entity[near], candidate_side.edges.entity[into_item])]
-    ends = defaultdict(list)  # entity -> (edge type into the item, attention)
-    ways = []
-    past_items = set(histories.items.tolist()) - {item}
-    for entity, relation, alpha in _rows(candidate_side.edges, into_item, "entity", "relation", "alpha"):
-        ends[int(entity)].append((int(relation), alpha))
-        if int(entity) in past_items:
-            strength = float(weight_past[int(entity)]) * alpha
-            ways.append(_Way(int(entity), int(entity), None, int(relation), strength))
-    for entity, relation, past, alpha in _rows(past_side.edges, near, "entity", "relation", "item", "alpha"):
-        for to_item, other_alpha in ends[int(entity)]:
-            strength = float(weight_past[int(past)]) * alpha * other_alpha
-            ways.append(_Way(int(past), int(entity), int(relation), to_item, strength))
-    return ways
+    past_side: _Side, candidate_side: _Side, weight_past: NDArray[np.float64], histories: Histories, item: int
+) -> _Ways:
+    """Return all paths from past items to ``item``, the straight ones first."""
+    past_items = np.setdiff1d(histories.items.numpy(), [item])
+    ends = candidate_side.rows(candidate_side.into([item]))
+    straight = np.isin(ends.entity, past_items)
+    source = ends.entity[straight]
+    near = past_side.into(past_items.tolist())
+    near = near[torch.isin(past_side.edges.entity[near], torch.from_numpy(ends.entity))]
+    edges = past_side.rows(near)
+    by_entity = np.argsort(ends.entity, kind="stable")
+    low = np.searchsorted(ends.entity[by_entity], edges.entity, side="left")
+    high = np.searchsorted(ends.entity[by_entity], edges.entity, side="right")
+    many = high - low  # edges from the same entity into the item
+    at = np.repeat(np.arange(len(edges.item)), many)
+    end = by_entity[np.arange(len(at)) + np.repeat(low - (np.cumsum(many) - many), many)]
+    past = edges.item[at]
+    return _Ways(
+        past=np.concatenate([source, past]),
+        entity=np.concatenate([source, edges.entity[at]]),
+        to_past=np.concatenate([np.full(len(source), -1), edges.relation[at]]),
+        to_item=np.concatenate([ends.relation[straight], ends.relation[end]]),
+        attention=np.concatenate(
+            [weight_past[source] * ends.alpha[straight], weight_past[past] * edges.alpha[at] * ends.alpha[end]]
+        ),
+    )
 
 
-def _effects(score: AttendedScore, told: list[list[_Way]], histories: Histories) -> list[float]:
+def _effects(
+    score: AttendedScore, ways: _Ways, told: list[Indices], histories: Histories, graph: RecGraph
+) -> list[float]:
     """Return how far the score falls without the edges of each group of paths, of which the first one's end counts."""
-    past, candidate = score.past, score.candidate
-    near: dict[tuple[int, int, int | None], int] = {}
-    if past is not None:
-        columns = (histories.items[past.row.long()], past.entity, past.relation)
-        keys = zip(*(column.tolist() for column in columns), strict=True)
-        near = {key: number for number, key in enumerate(keys)}
-    far: dict[tuple[int, int], int] = {}
-    if candidate is not None:
-        ends = zip(candidate.entity.tolist(), candidate.relation.tolist(), strict=True)
-        far = {end: number for number, end in enumerate(ends)}
-    first = [near.get((way.past, way.entity, way.to_past), -1) for ways in told for way in ways]
-    second = [far.get((ways[0].entity, ways[0].to_item), -1) for ways in told]
-    group = [number for number, ways in enumerate(told) for _ in ways]
-    left = score.without(*(torch.tensor(column, dtype=torch.int64) for column in (first, second, group)))
+    if not told:
+        return []
+
+    def keys(item: Indices | int, entity: Indices, relation: Indices) -> Indices:
+        return (item * graph.num_entities + entity) * 2 * graph.num_relations + relation
+
+    at, best = np.concatenate(told), np.array([group[0] for group in told])
+    group = np.repeat(np.arange(len(told)), [len(places) for places in told])
+    first, second = np.full(len(at), -1), np.full(len(told), -1)
+    if score.past is not None:
+        entity = score.past.entity.numpy()
+        used = np.flatnonzero(np.isin(entity, ways.entity[best]))  # few of all edges
+        entry, relation = score.past.row.numpy()[used], score.past.relation.numpy()[used]
+        wanted = keys(ways.past[at], ways.entity[at], ways.to_past[at])
+        wanted[ways.to_past[at] < 0] = -1
+        place = _places(keys(histories.items.numpy()[entry], entity[used], relation), wanted)
+        first = np.append(used, -1)[place]
+    if score.candidate is not None:
+        ends = keys(0, score.candidate.entity.numpy(), score.candidate.relation.numpy())
+        second = _places(ends, keys(0, ways.entity[best], ways.to_item[best]))
+    left = score.without(*(torch.from_numpy(column) for column in (first, second, group)))
     effects: list[float] = (score.full - left).tolist()
     return effects
 
 
-def _rows(edges: ItemEdges, at: torch.Tensor, *names: str) -> list[tuple[float, ...]]:
-    columns = [getattr(edges, name)[at].tolist() for name in names]
-    return list(zip(*columns, strict=True))
+def _places(having: Indices, wanted: Indices) -> Indices:
+    """Return where each wanted key is, the last place where there are several; -1 where it is not."""
+    order = np.argsort(having, kind="stable")
+    at = np.searchsorted(having[order], wanted, side="right") - 1
+    there = (at >= 0) & (having[order][at] == wanted) if len(having) else np.zeros(len(wanted), dtype=np.bool_)
+    return np.where(there, np.append(order, -1)[at], -1)
 
 
 def _names(graph: RecGraph, items: list[int], but: set[int]) -> tuple[str, ...]:

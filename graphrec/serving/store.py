@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,24 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 from graphrec.errors import StoreError, check_choice
+from graphrec.serving.database import Database, Row, SQLiteDatabase
+from graphrec.serving.postgres import PostgresDatabase, is_postgres
 
 KINDS = ("like", "dislike", "undo")
 """What an event can be."""
 
-APPLICATION_ID, FORMAT_VERSION = 0x67726563, 1  # "grec", in the header of the file
 MOST_IN_ONE_COMMIT = 512  # writers that share one fsync
 PAGE = 10_000  # rows read at once
 STOP_SECONDS = 30.0
-
-SCHEMA = """
-CREATE TABLE items (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, item_id TEXT NOT NULL UNIQUE, title TEXT NOT NULL, facts TEXT NOT NULL
-);
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, user_id TEXT NOT NULL, item_id TEXT NOT NULL, kind TEXT NOT NULL,
-    time REAL NOT NULL, event_id TEXT UNIQUE
-);
-"""
 
 Result = TypeVar("Result")
 
@@ -94,6 +84,51 @@ class NewItem:
     facts: tuple[Fact, ...]
 
 
+@dataclass(frozen=True)
+class ShownList:
+    """A list that somebody was shown, kept for :mod:`graphrec.serving.online`.
+
+    Args:
+        list_id: Its id, which clicks name.
+        user_id: Whose it was; ``None`` for a stranger.
+        model: The model that made it, or "first+second" where two shared it.
+        item_ids: What was shown, best first.
+        teams: For each item the model that placed it, "a" or "b"; empty for a list of one model.
+        time: Seconds since 1970; now when not given.
+    """
+
+    list_id: str
+    user_id: str | None
+    model: str
+    item_ids: tuple[str, ...]
+    teams: str = ""
+    time: float = field(default_factory=time.time)
+
+
+@dataclass(frozen=True)
+class Click:
+    """A click on an item of a list that was shown.
+
+    Args:
+        list_id: The list.
+        item_id: The item.
+        place: Its place in the list, from 1.
+        team: The model that placed it, as in :class:`ShownList`.
+        dwell: Seconds that it held the user; ``None`` where that is not known. It may be sent later, in a click of its
+            own: the longest counts.
+        time: Seconds since 1970; now when not given.
+        event_id: The sender's own id: a click that is sent twice counts once.
+    """
+
+    list_id: str
+    item_id: str
+    place: int
+    team: str = ""
+    dwell: float | None = None
+    time: float = field(default_factory=time.time)
+    event_id: str | None = None
+
+
 class Listener(Protocol):
     """Is told what has become durable, in its order, by the store's own thread."""
 
@@ -106,25 +141,26 @@ class Listener(Protocol):
 
 @dataclass
 class _Job:
-    events: Sequence[Event] = ()
-    items: Sequence[NewItem] = ()
+    rows: Sequence[tuple[str, Row]] = ()
+    told: Callable[[Listener, list[int]], None] | None = None  # tells a listener of the rows at some places
     call: Callable[[], Any] | None = None
     done: Future[Any] = field(default_factory=Future)
 
 
 class Store:
-    """Events and new items in one SQLite file, written ahead (WAL) and synced before they are acknowledged.
+    """Events and new items, written and synced before they are acknowledged: in one SQLite file, or on PostgreSQL.
 
-    One thread owns the file. Writes that wait for it together share one commit, so one ``fsync`` serves up to 512 of
-    them. What was acknowledged survives a killed process and, where the disk keeps its promise, a power failure.
+    One thread owns the database. Writes that wait for it together share one commit, so one ``fsync`` serves up to 512
+    of them. What was acknowledged survives a killed process and, where the disk keeps its promise, a power failure.
     Listeners hear of every write after its commit and before its acknowledgement: who reads after an acknowledgement
     sees the write.
 
     Args:
-        path: The file; it is made when absent. One process at a time can hold it.
+        where: The file, which is made when absent, or a URL (extra ``postgres``); see
+            :class:`~graphrec.serving.postgres.PostgresDatabase`. One process at a time can hold it.
 
     Raises:
-        StoreError: The file is held by another process, is no store, or has another format version.
+        StoreError: It is held by another process, cannot be reached, is no store, or has another format version.
 
     Example:
         >>> import tempfile
@@ -137,62 +173,53 @@ class Store:
         {'events': 1, 'items': 0}
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, where: str | Path) -> None:
         self._listeners: list[Listener] = []
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._closed = False
         self._lock = threading.Lock()
-        self._database = self._open()
+        self._database = open_database(where)
+        self.where = self._database.where
+        self._told = self._last()
         self._thread = threading.Thread(target=self._work, name="graphrec-store", daemon=True)
         self._thread.start()
 
-    def _open(self) -> sqlite3.Connection:
-        try:
-            database = sqlite3.connect(self.path, timeout=1.0, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise StoreError(f"{self.path}: cannot be opened: {error}") from error
-        try:
-            # Held until the process ends, however it ends: two services would not hear of each other's events.
-            database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            database.execute("BEGIN IMMEDIATE")
-            self._check_format(database)
-            database.execute("COMMIT")
-        except (sqlite3.Error, StoreError) as error:
-            database.close()
-            if isinstance(error, StoreError):
-                raise
-            busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
-            reason = "is in use by another process" if busy else f"cannot be read: {error}"
-            raise StoreError(f"{self.path}: {reason}") from error
-        return database
+    def add_events(self, events: Iterable[Event], clicks: Iterable[Click] = ()) -> Future[int]:
+        """Write events, and clicks on lists that were shown.
 
-    def _check_format(self, database: sqlite3.Connection) -> None:
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if not application and not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            for statement in SCHEMA.strip().split(";\n"):
-                database.execute(statement)
-            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        elif application != APPLICATION_ID:
-            raise StoreError(f"{self.path}: is a database of something else, not a store of graphrec")
-        elif version != FORMAT_VERSION:
-            raise StoreError(f"{self.path}: is a store of format {version}, this graphrec reads {FORMAT_VERSION}")
-
-    def add_events(self, events: Iterable[Event]) -> Future[int]:
-        """Write events; the future holds how many were new, once they are durable and the listeners know of them.
+        The future holds how many were new, once they are durable and the listeners know of the events; of clicks they
+        do not hear.
 
         Raises:
             StoreError: The store is closed; or, from the future, the disk refuses (nothing of the call is kept then).
         """
-        return self._submit(_Job(events=tuple(events)))
+        kept = tuple(events)
+        rows: list[tuple[str, Row]] = [("events", (e.user_id, e.item_id, e.kind, e.time, e.event_id)) for e in kept]
+        rows += [("clicks", (c.list_id, c.item_id, c.place, c.team, c.dwell, c.time, c.event_id)) for c in clicks]
+
+        def tell(listener: Listener, new: list[int]) -> None:
+            listener.on_events([kept[number] for number in new if number < len(kept)])
+
+        return self._submit(_Job(rows, tell if kept else None))
 
     def add_items(self, items: Iterable[NewItem]) -> Future[int]:
         """Write items, as :meth:`add_events`; an item whose id is there already is not written again."""
-        return self._submit(_Job(items=tuple(items)))
+        kept = tuple(items)
+        rows = [("items", (item.item_id, item.title, _to_json(item.facts))) for item in kept]
+        return self._submit(_Job(rows, lambda listener, new: listener.on_items([kept[i] for i in new])))
+
+    def add_lists(self, lists: Iterable[ShownList]) -> Future[int]:
+        """Write lists that were shown; listeners do not hear of them."""
+        rows = (
+            (shown.list_id, shown.user_id, shown.model, shown.time, json.dumps(shown.item_ids), shown.teams)
+            for shown in lists
+        )
+        return self._submit(_Job([("lists", row) for row in rows]))
+
+    def find_list(self, list_id: str) -> tuple[tuple[str, ...], str] | None:
+        """Return the items of a list that was shown and their teams; ``None`` where there is no such list."""
+        found = self.select("SELECT items, teams FROM lists WHERE list_id = ?", (list_id,))
+        return (tuple(json.loads(found[0][0])), found[0][1]) if found else None
 
     def subscribe(self, listener: Listener) -> None:
         """Tell a listener all that has been written, and from now on all that will be, each thing once."""
@@ -208,13 +235,12 @@ class Store:
 
     def count(self) -> dict[str, int]:
         """Return how many events and items there are."""
-        tables = ("events", "items")
-        ask = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM items)"
-        return dict(zip(tables, self.run(lambda: self._database.execute(ask).fetchone()), strict=True))
+        ((events, items),) = self.select("SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM items)")
+        return {"events": events, "items": items}
 
-    def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def select(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return the rows of a query of our own; values take the place of its question marks."""
-        return self.run(lambda: self._database.execute(query, values).fetchall())
+        return self.run(lambda: self._database.select(query, values))
 
     def run(self, call: Callable[[], Result]) -> Result:
         """Return what a call returns that runs between two commits, in the store's thread."""
@@ -237,14 +263,14 @@ class Store:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Store({str(self.path)!r})"
+        return f"Store({self.where!r})"
 
     # Everything below runs in the store's own thread, but _submit.
 
     def _submit(self, job: _Job) -> Future[Any]:
         with self._lock:
             if self._closed:
-                raise StoreError(f"{self.path}: the store is closed")
+                raise StoreError(f"{self.where}: the store is closed")
             self._jobs.put(job)
         return job.done
 
@@ -254,66 +280,110 @@ class Store:
             with suppress(queue.Empty):
                 while len(jobs) < MOST_IN_ONE_COMMIT:
                     jobs.append(self._jobs.get_nowait())
+            refused = self._refusal()
             writes: list[_Job] = []
             for job in jobs:
                 if job is not None and job.call is None:
                     writes.append(job)
                     continue
-                self._commit(writes)
+                self._commit(writes, refused)
                 writes = []
                 if job is None:
                     self._database.close()
                     return
                 _settle(job, job.call)
-            self._commit(writes)
+            self._commit(writes, refused)
 
-    def _commit(self, jobs: Sequence[_Job]) -> None:
+    def _refusal(self) -> StoreError | None:
+        """Make sure that the database can be reached, and return why it cannot."""
+        try:
+            if self._database.ready():
+                self._tell_missed()
+        except Exception as error:  # whatever it is, this thread goes on, and who waits is told
+            return error if isinstance(error, StoreError) else StoreError(f"{self.where}: {error}")
+        return None
+
+    def _tell_missed(self) -> None:
+        """Tell what was written and never acknowledged, for the connection broke in between, or what others wrote."""
+        before, self._told = self._told, self._last()
+        items, events = self._after(*before)
+        for listener in self._listeners:
+            if items:
+                listener.on_items([item for _, item in items])
+            if events:
+                listener.on_events([event for _, event in events])
+
+    def _last(self) -> tuple[int, int]:
+        """Return the ``seq`` of the newest item and of the newest event."""
+        ask = "SELECT (SELECT coalesce(max(seq), 0) FROM items), (SELECT coalesce(max(seq), 0) FROM events)"
+        ((item, event),) = self._database.select(ask)
+        return item, event
+
+    def _commit(self, jobs: Sequence[_Job], refused: StoreError | None) -> None:
         if not jobs:
             return
         try:
-            self._database.execute("BEGIN IMMEDIATE")
-            written = [(self._insert_items(job.items), self._insert_events(job.events)) for job in jobs]
-            self._database.execute("COMMIT")
-        except sqlite3.Error as error:
-            with suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
+            if refused is not None:
+                raise refused
+            written = iter(self._database.write([row for job in jobs for row in job.rows]))
+        except StoreError as error:
             for job in jobs:
-                job.done.set_exception(StoreError(f"{self.path}: cannot be written: {error}"))
+                job.done.set_exception(StoreError(str(error)))
             return
-        for job, (items, events) in zip(jobs, written, strict=True):
-            _settle(job, partial(self._tell, items, events))
+        told = dict(zip(("items", "events"), self._told, strict=True))
+        for job in jobs:
+            places = [next(written) for _ in job.rows]
+            new = [number for number, seq in enumerate(places) if seq is not None]
+            for number in new:
+                told[job.rows[number][0]] = places[number] or 0
+            _settle(job, partial(self._tell, job, new))
+        self._told = told["items"], told["events"]
 
-    def _tell(self, items: Sequence[NewItem], events: Sequence[Event]) -> int:
-        for listener in self._listeners:
-            if items:
-                listener.on_items(items)
-            if events:
-                listener.on_events(events)
-        return len(items) + len(events)
+    def _tell(self, job: _Job, new: list[int]) -> int:
+        if job.told is not None and new:
+            for listener in self._listeners:
+                job.told(listener, new)
+        return len(new)
 
-    def _insert_items(self, items: Sequence[NewItem]) -> list[NewItem]:
-        sql = "INSERT OR IGNORE INTO items (item_id, title, facts) VALUES (?, ?, ?)"
-        rows = ((item, (item.item_id, item.title, _to_json(item.facts))) for item in items)
-        return [item for item, row in rows if self._database.execute(sql, row).rowcount]
-
-    def _insert_events(self, events: Sequence[Event]) -> list[Event]:
-        sql = "INSERT OR IGNORE INTO events (user_id, item_id, kind, time, event_id) VALUES (?, ?, ?, ?, ?)"
-        rows = ((e, (e.user_id, e.item_id, e.kind, e.time, e.event_id)) for e in events)
-        return [event for event, row in rows if self._database.execute(sql, row).rowcount]
+    def _after(
+        self, item: int, event: int, most: int | None = None
+    ) -> tuple[list[tuple[int, NewItem]], list[tuple[int, Event]]]:
+        """Return items and events written after some, each with its ``seq``; at most ``most`` events."""
+        sql = "SELECT seq, item_id, title, facts FROM items WHERE seq > ? ORDER BY seq"
+        items = self._database.select(sql, (item,))  # few, and the model grows by all at once
+        sql = "SELECT seq, user_id, item_id, kind, time, event_id FROM events WHERE seq > ? ORDER BY seq"
+        limit = "" if most is None else f" LIMIT {most}"
+        events = self._database.select(sql + limit, (event,))
+        return (
+            [(seq, NewItem(id_, title, _from_json(facts))) for seq, id_, title, facts in items],
+            [(row[0], Event(*row[1:])) for row in events],
+        )
 
     def _catch_up(self, listener: Listener, after_item: int, after_event: int) -> tuple[int, int, bool]:
-        sql = "SELECT seq, item_id, title, facts FROM items WHERE seq > ? ORDER BY seq"
-        items = self._database.execute(sql, (after_item,)).fetchall()  # few, and the model grows by all at once
+        items, events = self._after(after_item, after_event, PAGE)
         if items:
-            listener.on_items([NewItem(id_, title, _from_json(facts)) for _, id_, title, facts in items])
-        sql = "SELECT seq, user_id, item_id, kind, time FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-        events = self._database.execute(sql, (after_event, PAGE)).fetchall()
+            listener.on_items([item for _, item in items])
         if events:
-            listener.on_events([Event(*row[1:]) for row in events])
+            listener.on_events([event for _, event in events])
         complete = len(events) < PAGE
         if complete:
             self._listeners.append(listener)
         return items[-1][0] if items else after_item, events[-1][0] if events else after_event, complete
+
+
+def open_database(where: str | Path, read_only: bool = False) -> Database:
+    """Open the database of a store.
+
+    Args:
+        where: A file, or a PostgreSQL URL.
+        read_only: To look at it only: a file that is there and not in use, or a schema whoever holds it.
+
+    Raises:
+        StoreError: See :class:`Store`.
+    """
+    if is_postgres(where):
+        return PostgresDatabase(str(where), read_only)
+    return SQLiteDatabase(Path(where), read_only)
 
 
 def _settle(job: _Job, call: Callable[[], Any] | None) -> None:

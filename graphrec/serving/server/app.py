@@ -15,12 +15,14 @@ from pydantic import BaseModel
 import graphrec
 from graphrec.errors import ArgumentError, GraphrecError
 from graphrec.serving.live import LiveRecommender
+from graphrec.serving.online import report
 from graphrec.serving.recommender import Recommendation
 from graphrec.serving.server import schemas
 from graphrec.serving.server.guard import PAGE_FILES, Guard, Limits, Log
 from graphrec.serving.server.keys import KeyRing
 from graphrec.serving.server.metrics import Metrics
 from graphrec.serving.server.problems import MEDIA_TYPE, add_handlers, problem
+from graphrec.serving.server.routes import BodyRoute
 from graphrec.serving.server.service import Service
 from kg_loaders import UnknownIdError
 
@@ -73,6 +75,7 @@ def create_app(
         redoc_url=None,
         lifespan=lifespan,
     )
+    app.router.route_class = BodyRoute
     metrics = Metrics()
     add_handlers(app)
     _add_questions(app, service)
@@ -88,15 +91,14 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     @app.post("/recommend", response_model=schemas.RecommendResponse, responses=_problems(*BODY))
     async def recommend(request: schemas.RecommendRequest) -> Response:
         """Rank what a user or a stranger has not taken yet."""
-        served = service.model(request.model)
-        question = served.live.question(request.user_id, request.history, request.k, request.exclude)
-        found, novelty = await served.answer(question)
+        shown = await service.recommend(request)
         return _json(
             {
-                "model": served.name,
-                "items": _listed(found),
-                "num_past": len(question.history),
-                "novelty": novelty,
+                "model": shown.model,
+                "items": _listed(shown.items),
+                "num_past": shown.num_past,
+                "novelty": shown.novelty,
+                "list_id": shown.list_id,
             }
         )
 
@@ -158,11 +160,17 @@ def _add_changes(app: FastAPI, service: Service, metrics: Metrics) -> None:
             return refused
         live = service.model(None).live
         new_user = live.new_user_id()
-        events = [event.event(new_user) for event in request.events]
+        asked = [event for event in request.events if event.kind != "click"]
+        events = [event.event(new_user) for event in asked]
         live.check_events(events)
-        new = await asyncio.shield(asyncio.wrap_future(service.store.add_events(events)))
-        metrics.count_events([event.kind for event in events])
-        somebody_new = any(event.user_id is None for event in request.events)
+        clicks = []
+        for event in request.events:
+            if event.kind == "click":
+                assert event.list_id is not None
+                clicks.append(event.click(*await _work(service, service.click, event.list_id, event.item_id)))
+        new = await asyncio.shield(asyncio.wrap_future(service.store.add_events(events, clicks)))
+        metrics.count_events([event.kind for event in request.events])
+        somebody_new = any(event.user_id is None for event in asked)
         return _json({"new": new, "user_id": new_user if somebody_new else None}, 201)
 
     @app.post("/items", status_code=201, response_model=schemas.ItemsResponse, responses=_problems(*BODY))
@@ -204,15 +212,26 @@ def _add_operations(app: FastAPI, service: Service, metrics: Metrics, with_keys:
                 "version": graphrec.__version__,
                 "read_only": service.read_only,
                 "keys": with_keys,
+                "records": service.records,
+                "interleaves": service.interleaves,
                 "models": [served.describe().model_dump() for served in service.models.values()],
             }
         )
+
+    @app.get("/report", response_model=schemas.ReportResponse, responses=_problems(403, 422))
+    async def online_report(days: Annotated[float | None, Query(ge=0, le=36500)] = None) -> Response:
+        """Say what users did with the lists that were kept: clicks, dwell, and which of two models they prefer."""
+        if service.store is None:
+            return problem(403, "this service is read-only")
+        return _json((await _work(service, report, service.store.select, days)).to_dict())
 
     @app.get("/metrics", response_class=Response, responses={**_problems(), 200: {"content": {"text/plain": {}}}})
     async def prometheus() -> Response:
         """Return what Prometheus collects."""
         coverage = {served.name: served.describe().coverage for served in service.models.values()}
-        return Response(metrics.text(coverage), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(
+            metrics.text(coverage, service.lists_lost), media_type="text/plain; version=0.0.4; charset=utf-8"
+        )
 
     folder = files("graphrec.serving") / "page"
     for path, name in PAGE_FILES.items():

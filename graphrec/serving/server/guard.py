@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import secrets
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
 
+import orjson
 from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -30,6 +30,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+SENT_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 PAGE_FILES = {"/": "index.html", "/page.js": "page.js", "/page.css": "page.css"}
 OPEN = {*PAGE_FILES, "/health", "/openapi.json"}
 """Paths that need no key: the page itself holds no data, and a balancer asks for health."""
@@ -69,7 +70,7 @@ class Log:
     def __call__(self, event: str, **fields: Any) -> None:
         """Write a line."""
         now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        line = json.dumps({"time": f"{now}Z", "event": event, **fields})
+        line = orjson.dumps({"time": f"{now}Z", "event": event, **fields}).decode()
         print(line, file=self._file or sys.stderr, flush=True)
 
 
@@ -246,10 +247,10 @@ class _Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             took = 1000 * (time.perf_counter() - self._started)
-            more = {**HEADERS, "x-request-id": self.id, "server-timing": f"app;dur={took:.2f}"}
+            own = [(b"x-request-id", self.id.encode()), (b"server-timing", b"app;dur=%.2f" % took)]
             if self.scope["path"] not in PAGE_FILES:
-                more["cache-control"] = "no-store"
-            message["headers"] = [*message.get("headers", ()), *((n.encode(), v.encode()) for n, v in more.items())]
+                own.append((b"cache-control", b"no-store"))
+            message["headers"] = [*message.get("headers", ()), *SENT_HEADERS, *own]
         await self._send(message)
 
     async def fail(self, status: int, detail: str) -> None:

@@ -30,6 +30,9 @@ class Metrics:
         self._coverage = Gauge(
             "graphrec_coverage", "Share of all items that were in a list.", ("model",), registry=self.registry
         )
+        self._lost = Gauge(
+            "graphrec_lists_lost", "Lists that could not be kept for the report.", registry=self.registry
+        )
         ProcessCollector(registry=self.registry)
         self._series = lru_cache(512)(self._make_series)  # finding a series by its labels is slower than counting
 
@@ -55,8 +58,9 @@ class Metrics:
         """Count a run that was loaded, or could not be."""
         self._reloads.labels(outcome).inc()
 
-    def text(self, coverage: dict[str, float]) -> bytes:
+    def text(self, coverage: dict[str, float], lists_lost: int = 0) -> bytes:
         """Return all of it in Prometheus' text format."""
+        self._lost.set(lists_lost)
         for model, share in coverage.items():
             self._coverage.labels(model).set(share)
         return generate_latest(self.registry)

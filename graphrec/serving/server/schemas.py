@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from graphrec.serving.store import Event, Fact, NewItem
+from graphrec.serving.store import Click, Event, Fact, NewItem
 
 MOST_ITEMS = 200  # in one list
 MOST_HISTORY = 1000  # items of a stranger, or to leave out
@@ -78,22 +78,50 @@ class EventIn(BaseModel):
     """Something that a user did with an item."""
 
     model_config = ConfigDict(extra="forbid")
-    user_id: Text | None = Field(None, description="Somebody new when not given; the answer holds their id.")
+    user_id: Text | None = Field(
+        None,
+        description="Somebody new when not given; the answer holds their id. A click has none: its list knows.",
+    )
     item_id: Text
-    kind: Literal["like", "dislike", "undo"] = "like"
+    kind: Literal["like", "dislike", "undo", "click"] = Field(
+        "like", description="A click is on an item of a list; it counts in the report and changes no list."
+    )
+    list_id: Text | None = Field(None, description="Of a click: the list that the item was on.")
+    dwell: float | None = Field(
+        None, ge=0, le=1e6, allow_inf_nan=False, description="Of a click: seconds that the item held the user."
+    )
     time: float | None = Field(None, ge=0, le=1e11, allow_inf_nan=False, description="Seconds since 1970; now if null.")
     event_id: Text | None = Field(None, description="Your own id: an event that is sent twice counts once.")
+
+    @model_validator(mode="after")
+    def click_or_not(self) -> Self:
+        """Refuse clicks without a list, and what only clicks have."""
+        if self.kind == "click":
+            if self.list_id is None or self.user_id is not None:
+                raise ValueError("a click has list_id, and no user_id")
+        elif self.list_id is not None or self.dwell is not None:
+            raise ValueError("list_id and dwell belong to clicks")
+        return self
 
     def event(self, new_user: str) -> Event:
         """Return it as the store takes it."""
         when = time.time() if self.time is None else self.time
         return Event(self.user_id or new_user, self.item_id, self.kind, when, self.event_id)
 
+    def click(self, place: int, team: str) -> Click:
+        """Return it as the store takes a click on an item at a place of its list."""
+        assert self.list_id is not None
+        when = time.time() if self.time is None else self.time
+        return Click(self.list_id, self.item_id, place, team, self.dwell, when, self.event_id)
+
 
 class EventsRequest(BaseModel):
     """Events, kept in their order, all of them or none."""
 
-    model_config = examples({"events": [{"user_id": "42", "item_id": "50", "kind": "like", "event_id": "a-1"}]})
+    model_config = examples(
+        {"events": [{"user_id": "42", "item_id": "50", "kind": "like", "event_id": "a-1"}]},
+        {"events": [{"kind": "click", "list_id": "kX3v9QpL2sTqWz7a", "item_id": "50", "dwell": 41.5}]},
+    )
     events: Annotated[list[EventIn], Field(min_length=1, max_length=MOST_ROWS)]
 
 
@@ -151,7 +179,7 @@ class ListedItem(BaseModel):
     rank: int
     item_id: str
     title: str
-    score: float
+    score: float = Field(description="Of the model that placed it; no measure across two models.")
 
 
 class RecommendResponse(BaseModel):
@@ -161,6 +189,7 @@ class RecommendResponse(BaseModel):
     items: list[ListedItem]
     num_past: int = Field(description="Items of the past that the answer rests on.")
     novelty: float = Field(description="Mean of -log2 of the items' popularity share, in bits.")
+    list_id: str | None = Field(description="What clicks on it name, where the service keeps lists for its report.")
 
 
 class SimilarResponse(BaseModel):
@@ -274,7 +303,53 @@ class HealthResponse(BaseModel):
     version: str
     read_only: bool
     keys: bool = Field(description="Whether requests need an API key.")
+    records: bool = Field(description="Whether lists that name no model are kept for the report.")
+    interleaves: bool = Field(description="Whether such lists are made by the first two models together.")
     models: list[ModelOut]
+
+
+class RateOut(BaseModel):
+    """A share with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class ClickThroughOut(BaseModel):
+    """What became of a model's lists; the fields are those of graphrec.serving.online.ClickThrough."""
+
+    model: str
+    lists: int
+    users: int
+    clicked: int
+    rate: RateOut
+    clicks: int
+    dwell: float | None
+    num_dwell: int
+
+
+class PreferenceOut(BaseModel):
+    """Which of two models users prefer; the fields are those of graphrec.serving.online.Preference."""
+
+    first: str
+    second: str
+    lists: int
+    first_wins: int
+    second_wins: int
+    ties: int
+    delta: float
+    first_users: int
+    second_users: int
+    p_value: float
+
+
+class ReportResponse(BaseModel):
+    """What users did with the lists they were shown."""
+
+    click_through: list[ClickThroughOut]
+    preferences: list[PreferenceOut]
+    days: float | None
 
 
 class Problem(BaseModel):

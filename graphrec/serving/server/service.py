@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
+import secrets
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from graphrec.errors import ArgumentError, RunError, check_choice
+from graphrec.errors import ArgumentError, RunError, StrangerError, check_choice
+from graphrec.serving.interleaving import TEAMS, team_draft
 from graphrec.serving.live import LiveRecommender, Question
+from graphrec.serving.online import JOINED
 from graphrec.serving.recommender import Recommendation
-from graphrec.serving.server.schemas import ModelOut
-from graphrec.serving.store import Store
+from graphrec.serving.server.schemas import ModelOut, RecommendRequest
+from graphrec.serving.store import ShownList, Store
 from kg_loaders import UnknownIdError
 
 MOST_TOGETHER = 64  # questions answered with one product
@@ -23,6 +28,25 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A list as it is answered.
+
+    Args:
+        model: Name of the model, or of both that made it.
+        items: The list.
+        novelty: Its mean novelty, in bits.
+        num_past: Items of the past that it rests on.
+        list_id: What clicks name; ``None`` where lists are not kept.
+    """
+
+    model: str
+    items: list[Recommendation]
+    novelty: float
+    num_past: int
+    list_id: str | None = None
 
 
 class Batcher(Generic[Ask, Answer]):
@@ -99,6 +123,11 @@ class Served:
         self._novelty += (novelty - self._novelty) / self._lists
         return found, novelty
 
+    @property
+    def label(self) -> str:
+        """What its lists are kept under: with the run where another one than that at the start is served."""
+        return self.name if self.run == self.name else f"{self.name} ({self.run})"
+
     def describe(self) -> ModelOut:
         """Return what people ask of a model."""
         live = self.live
@@ -126,18 +155,38 @@ class Service:
         runs: Run folders by the name that requests use; the first is the default.
         store: Where events and items are kept; ``None`` serves read-only.
         threads: Threads that compute answers.
+        record: Keep the lists that name no model, for :mod:`graphrec.serving.online`.
+        interleave: Let the two models make these lists together, see
+            :func:`~graphrec.serving.interleaving.team_draft`, and keep them. Where one of them does not know the user
+            or an item, the other makes the list alone.
 
     Raises:
         RunError: A run cannot be served.
-        ArgumentError: A name is no name, or the runs are of different data sets.
+        ArgumentError: A name is no name, the runs are of different data sets, there is no store to keep lists in, or
+            there are not two models to interleave.
     """
 
-    def __init__(self, runs: dict[str, Path], store: Store | None, threads: int = 1) -> None:
+    def __init__(
+        self,
+        runs: dict[str, Path],
+        store: Store | None,
+        threads: int = 1,
+        record: bool = False,
+        interleave: bool = False,
+    ) -> None:
+        if (record or interleave) and store is None:
+            raise ArgumentError("a read-only service keeps no lists")
+        if interleave and len(runs) != 2:
+            raise ArgumentError(f"two runs can be interleaved, got {len(runs)}")
         for name in runs:
             if not RUN_NAME.fullmatch(name):
                 raise ArgumentError(f"a served name must be letters, digits, '.', '_' or '-', got {name!r}")
         self.store = store
+        self.records = record or interleave
+        self.interleaves = interleave
+        self.lists_lost = 0  # that the store could not keep
         self.runs = dict(runs)
+        self._coin = random.SystemRandom()
         self.answering = ThreadPoolExecutor(threads, thread_name_prefix="graphrec-answer")
         self.working = ThreadPoolExecutor(2, thread_name_prefix="graphrec-work")  # explanations, searches, reloads
         self._reloading = asyncio.Lock()
@@ -164,6 +213,67 @@ class Service:
         if name not in self.models:
             raise UnknownIdError(f"there is no model {name!r}; served are {', '.join(self.models)}")
         return self.models[name]
+
+    async def recommend(self, request: RecommendRequest) -> Shown:
+        """Make a list: by the model that is named, else by the first, or by both where they are interleaved."""
+        if request.model is None and self.interleaves:
+            shown, teams = await self._interleaved(request)
+        else:
+            shown, teams = await self._answered(self.model(request.model), request), ""
+        if request.model is not None or not self.records or self.store is None:
+            return shown
+        shown = replace(shown, list_id=secrets.token_urlsafe(12))
+        assert shown.list_id is not None
+        label = JOINED.join(self.models[name].label for name in shown.model.split(JOINED))
+        ids = tuple(item.item_id for item in shown.items)
+        # Nobody waits for the disk, but a click on the list is written after it.
+        written = self.store.add_lists([ShownList(shown.list_id, request.user_id, label, ids, teams)])
+        written.add_done_callback(self._note_lost)
+        return shown
+
+    async def _answered(self, served: Served, request: RecommendRequest) -> Shown:
+        question = served.live.question(request.user_id, request.history, request.k, request.exclude)
+        found, novelty = await served.answer(question)
+        return Shown(served.name, found, novelty, len(question.history))
+
+    async def _interleaved(self, request: RecommendRequest) -> tuple[Shown, str]:
+        models = list(self.models.values())
+        asked = (self._answered(served, request) for served in models)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        both = [answer for answer in answers if isinstance(answer, Shown)]
+        for error in answers:
+            if isinstance(error, BaseException) and not (both and isinstance(error, StrangerError | UnknownIdError)):
+                raise error
+        if len(both) == 1:
+            return both[0], ""
+        by_id = [{item.item_id: item for item in shown.items} for shown in both]
+        draft = team_draft(list(by_id[0]), list(by_id[1]), request.k, self._coin)
+        items, novelty = [], 0.0
+        for rank, (id_, team) in enumerate(zip(draft.items, draft.teams, strict=True), start=1):
+            side = 0 if team == TEAMS[0] or id_ not in by_id[1] else 1
+            item = by_id[side][id_]
+            items.append(replace(item, rank=rank))
+            novelty += (models[side].live.novelty([item.item_index]) - novelty) / rank
+        return Shown(JOINED.join(shown.model for shown in both), items, novelty, both[0].num_past), draft.teams
+
+    def _note_lost(self, done: Future[int]) -> None:
+        if done.exception() is not None:
+            self.lists_lost += 1
+
+    def click(self, list_id: str, item_id: str) -> tuple[int, str]:
+        """Return the place of an item in a list that was shown, and its team.
+
+        Raises:
+            UnknownIdError: There is no such list, or the item was not on it.
+        """
+        found = None if self.store is None else self.store.find_list(list_id)
+        if found is None:
+            raise UnknownIdError(f"there is no list {list_id!r}")
+        items, teams = found
+        if item_id not in items:
+            raise UnknownIdError(f"item {item_id!r} was not on list {list_id!r}")
+        place = items.index(item_id)
+        return place + 1, teams[place : place + 1]
 
     async def reload(self, name: str | None, run: str | None = None) -> Served:
         """Load a run and let it take the place of a model; questions under way are answered by the old one.

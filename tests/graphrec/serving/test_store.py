@@ -28,12 +28,12 @@ class Heard:
 ITEM = NewItem("x", "Ein Film – “new”", (Fact("director", "Scott"), Fact("plays in", "Weaver", False)))
 
 
-def test_what_is_acknowledged_is_read_back_in_its_order(tmp_path: Path) -> None:
+def test_what_is_acknowledged_is_read_back_in_its_order(where: str) -> None:
     events = [Event("ann", "a", "like", 1.5), Event("bob", "b", "dislike", 2.5), Event("ann", "a", "undo", 3.5)]
-    with Store(tmp_path / "s") as store:
+    with Store(where) as store:
         assert store.add_items([ITEM]).result() == 1
         assert store.add_events(events).result() == 3
-    with Store(tmp_path / "s") as store:
+    with Store(where) as store:
         heard = Heard()
         store.subscribe(heard)
         assert heard.items == [ITEM]
@@ -41,8 +41,8 @@ def test_what_is_acknowledged_is_read_back_in_its_order(tmp_path: Path) -> None:
         assert store.count() == {"events": 3, "items": 1}
 
 
-def test_listener_hears_everything_once_while_others_write(tmp_path: Path) -> None:
-    with Store(tmp_path / "s") as store:
+def test_listener_hears_everything_once_while_others_write(where: str) -> None:
+    with Store(where) as store:
         for start in range(0, 3 * PAGE, PAGE):
             store.add_events([Event("u", str(start + i)) for i in range(PAGE)]).result()
         heard, stop = Heard(), threading.Event()
@@ -64,8 +64,8 @@ def test_listener_hears_everything_once_while_others_write(tmp_path: Path) -> No
         assert [event.item_id for event in heard.events] == [str(i) for i in range(3 * PAGE + len(written))]
 
 
-def test_listener_knows_before_the_writer_is_told(tmp_path: Path) -> None:
-    with Store(tmp_path / "s") as store:
+def test_listener_knows_before_the_writer_is_told(where: str) -> None:
+    with Store(where) as store:
         heard = Heard()
         store.subscribe(heard)
         for number in range(50):
@@ -76,8 +76,8 @@ def test_listener_knows_before_the_writer_is_told(tmp_path: Path) -> None:
         assert len(heard.events) == 50
 
 
-def test_event_sent_twice_counts_once_and_items_too(tmp_path: Path) -> None:
-    with Store(tmp_path / "s") as store:
+def test_event_sent_twice_counts_once_and_items_too(where: str) -> None:
+    with Store(where) as store:
         heard = Heard()
         store.subscribe(heard)
         twice = Event("u", "i", event_id="e1")
@@ -87,8 +87,8 @@ def test_event_sent_twice_counts_once_and_items_too(tmp_path: Path) -> None:
         assert store.add_events([Event("u", "i"), Event("u", "i")]).result() == 2  # without an id both count
 
 
-def test_writers_share_commits_and_all_are_told(tmp_path: Path) -> None:
-    with Store(tmp_path / "s") as store:
+def test_writers_share_commits_and_all_are_told(where: str) -> None:
+    with Store(where) as store:
         blocked = threading.Event()
         waiting = threading.Thread(target=store.run, args=(blocked.wait,))
         waiting.start()
@@ -103,25 +103,36 @@ def test_unknown_kind_is_refused() -> None:
         Event("u", "i", "lik")
 
 
-def test_full_disk_keeps_nothing_of_the_call_and_says_so(tmp_path: Path) -> None:
-    with Store(tmp_path / "s") as store:
-        store.add_events([Event("u", "before")]).result()
-        pages = store.run(lambda: store._database.execute("PRAGMA page_count").fetchone()[0])
-        store.run(lambda: store._database.execute(f"PRAGMA max_page_count = {pages + 1}"))
-        with pytest.raises(StoreError, match="cannot be written: database or disk is full"):
-            store.add_events([Event("u", "x" * 3000, event_id=str(i)) for i in range(20)]).result()
-        assert store.count()["events"] == 1
-        store.run(lambda: store._database.execute("PRAGMA max_page_count = 1000000"))
-        assert store.add_events([Event("u", "after")]).result() == 1
-
-
-def test_second_process_is_refused(tmp_path: Path) -> None:
-    with Store(tmp_path / "s") as store:
+def test_second_process_is_refused(where: str) -> None:
+    with Store(where) as store:
         store.add_events([Event("u", "i")]).result()
-        program = f"from graphrec.serving.store import Store; Store({str(tmp_path / 's')!r})"
+        program = f"from graphrec.serving.store import Store; Store({where!r})"
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
         assert "StoreError" in done.stderr
         assert "is in use by another process" in done.stderr
+
+
+def test_closed_store_refuses_and_closes_again(where: str) -> None:
+    store = Store(where)
+    last = store.add_events([Event("u", "i")])
+    store.close()
+    store.close()
+    assert last.result() == 1  # what was waiting is finished
+    with pytest.raises(StoreError, match="the store is closed"):
+        store.add_events([Event("u", "i")])
+
+
+def test_full_disk_keeps_nothing_of_the_call_and_says_so(tmp_path: Path) -> None:
+    with Store(tmp_path / "s") as store:
+        store.add_events([Event("u", "before")]).result()
+        database = store._database._database  # type: ignore[attr-defined]
+        pages = store.run(lambda: database.execute("PRAGMA page_count").fetchone()[0])
+        store.run(lambda: database.execute(f"PRAGMA max_page_count = {pages + 1}"))
+        with pytest.raises(StoreError, match="cannot be written: database or disk is full"):
+            store.add_events([Event("u", "x" * 3000, event_id=str(i)) for i in range(20)]).result()
+        assert store.count()["events"] == 1
+        store.run(lambda: database.execute("PRAGMA max_page_count = 1000000"))
+        assert store.add_events([Event("u", "after")]).result() == 1
 
 
 def test_foreign_and_future_files_are_refused_untouched(tmp_path: Path) -> None:
@@ -142,13 +153,3 @@ def test_foreign_and_future_files_are_refused_untouched(tmp_path: Path) -> None:
         Store(tmp_path / "future")
     with pytest.raises(StoreError, match="cannot be opened"):
         Store(tmp_path / "missing folder" / "s")
-
-
-def test_closed_store_refuses_and_closes_again(tmp_path: Path) -> None:
-    store = Store(tmp_path / "s")
-    last = store.add_events([Event("u", "i")])
-    store.close()
-    store.close()
-    assert last.result() == 1  # what was waiting is finished
-    with pytest.raises(StoreError, match="the store is closed"):
-        store.add_events([Event("u", "i")])

@@ -20,7 +20,7 @@ WRITERS, KILLS = 6, 2
 
 
 def test_nothing_acknowledged_is_lost_when_the_service_is_killed_under_load(
-    runs: tuple[Path, Path], tmp_path: Path
+    runs: tuple[Path, Path], where: str, tmp_path: Path
 ) -> None:
     run = RunRecommender.load(runs[0])
     item_ids = list(run.graph.items)
@@ -30,7 +30,7 @@ def test_nothing_acknowledged_is_lost_when_the_service_is_killed_under_load(
     items: list[str] = []
     sent = 0
     for kill in range(KILLS):
-        with serving(str(runs[0]), "--store", str(tmp_path / "s"), log=tmp_path / "log") as (port, process):
+        with serving(str(runs[0]), "--store", where, log=tmp_path / "log") as (port, process):
 
             def write(number: int, kill: int = kill, port: int = port) -> None:
                 nonlocal sent
@@ -61,7 +61,7 @@ def test_nothing_acknowledged_is_lost_when_the_service_is_killed_under_load(
             for writer in writers:
                 writer.join()
         assert len(acknowledged) >= before + 150
-    with Store(tmp_path / "s") as store:
+    with Store(where) as store:
         kept = {row[0]: row[1:] for row in store.select("SELECT event_id, user_id, item_id FROM events")}
         missing = [event for event, *rest in acknowledged if kept.get(event) != tuple(rest)]
         assert missing == []
