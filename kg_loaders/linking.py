@@ -176,6 +176,15 @@ class LinkedPair:
         cold = np.isin(pairs.user, users) & (_codes(self.target) != SPLITS.index("test"))
         return self.with_target(replace(self.target, interactions=pairs[~cold]))
 
+    def validate_cold(self, users: Indices) -> LinkedPair:
+        """Return the pair with these target users' train pairs moved to validation: they are cold while selecting.
+
+        Settings can then be chosen for users without a target history, and a refit learns of all pairs.
+        """
+        pairs, split = self.target.interactions, _codes(self.target).copy()
+        split[np.isin(pairs.user, users) & (split == SPLITS.index("train"))] = SPLITS.index("valid")
+        return self.with_target(self.target.with_split(split))
+
     def source_only(self) -> RecGraph:
         """Return the union without the target's train and validation pairs: what is known before the target is seen."""
         pairs = self.union.interactions

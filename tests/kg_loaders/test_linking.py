@@ -310,6 +310,14 @@ def test_cold_users_keep_only_what_the_source_and_the_test_part_know():
     assert pairs_of(cold.union, "test") == {("ann", "2")}
     assert pairs_of(cold.target, "train") == {("bob", "2"), ("dan", "2"), ("eve", "1")}
 
+    chosen = pair.validate_cold(np.array([0]))
+    moved = {(u, i) for u, i in pairs_of(pair.target, "train") if u == "ann"}
+    assert moved
+    assert pairs_of(chosen.target, "train") == pairs_of(pair.target, "train") - moved
+    assert pairs_of(chosen.target, "valid") == pairs_of(pair.target, "valid") | moved
+    assert pairs_of(chosen.target, "test") == pairs_of(pair.target, "test")
+    assert not (pairs_of(chosen.union, "train") & moved)
+
 
 def test_the_source_alone_knows_no_pair_of_the_target_but_test():
     before = link(*books_and_films(), on="user").source_only()
