@@ -49,7 +49,7 @@ CROSS_OPTIONS = ("source_weight", "target_dropout", "domain_gate", "user_prior")
 METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
 BRIDGES: dict[str, type[BridgedRecommender]] = {"emcdr": EMCDR, "ptupcdr": PTUPCDR}
 # How a bridge is trained unless told otherwise: small steps on few weights, and few users a step.
-BRIDGE_TRAIN = {"epochs": 60, "batch_size": 128, "learning_rate": 3e-3, "eval_every": 5, "patience": 4}
+BRIDGE_TRAIN: dict[str, Any] = {"epochs": 60, "batch_size": 128, "learning_rate": 3e-3, "eval_every": 5, "patience": 4}
 UNION = ("cmf", *BRIDGES)  # comparators that read both domains, whatever their names end with
 FINE_TUNE_RATE = 0.3  # of the learning rate, for weights that have learned already
 

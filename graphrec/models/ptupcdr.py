@@ -80,7 +80,7 @@ class PTUPCDR(BridgedRecommender):
 
     def bridge(self, vectors: Tensor, histories: Histories) -> Tensor:
         """Give each user a mapping, and map by it; see :meth:`BridgedRecommender.bridge`."""
-        own = self.meta(self.characteristics(histories)).view(-1, self.dim, self.dim)
+        own: Tensor = self.meta(self.characteristics(histories)).view(-1, self.dim, self.dim)
         return torch.bmm(own, vectors.unsqueeze(2)).squeeze(2)
 
     def bridge_loss(self, carried: Tensor, histories: Histories) -> Tensor:
