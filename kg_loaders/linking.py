@@ -275,7 +275,7 @@ def link(
     elif by == "predicate":
         matches = matching.by_predicate(source, target, nodes, predicate or SAME_AS)
     elif by == "label":
-        ours, theirs = (matching.labels_of(graph, nodes, labels) for graph in (source, target))
+        ours, theirs = (_names(graph, nodes, labels) for graph in (source, target))
         matches = matching.by_label(ours, theirs, threshold, dropped)
     else:
         given = _vectors(source, target, nodes, vectors)
@@ -283,7 +283,7 @@ def link(
     if not len(matches):
         raise GraphError(
             f"no {nodes} of {source.name!r} ({_examples(source, nodes)}) matches one of {target.name!r} "
-            f"({_examples(target, nodes)}) by {by}"
+            f"({_examples(target, nodes)}) by {by}{_numbers_left_out(dropped)}"
         )
     shown = {
         name: matching.labels_of(graph, nodes, labels if by == "label" else None)
@@ -398,6 +398,20 @@ def _ambiguous_message(review: pd.DataFrame, nodes: Nodes) -> str:
     )
 
 
+def _names(graph: RecGraph, nodes: Nodes, labels: Sequence[str] | None) -> list[str]:
+    """Return what each node is called, ``""`` where that is nothing but the number that it has in a file."""
+    from kg_loaders import matching
+
+    names = matching.labels_of(graph, nodes, labels)
+    ids = matching.vocabulary_of(graph, nodes).ids
+    return ["" if name == id_ and _is_number(id_) else name for name, id_ in zip(names, ids, strict=False)]
+
+
+def _numbers_left_out(dropped: Mapping[str, int]) -> str:
+    count = dropped.get(EQUAL_NUMBERS, 0)
+    return f"; {count:,} {EQUAL_NUMBERS} (same_entities=True where they are)" if count else ""
+
+
 def _are_numbers(graph: RecGraph) -> bool:
     """Whether a graph's entities have ids that mean nothing elsewhere."""
     others = graph.entities.ids[graph.num_items :]
@@ -405,7 +419,8 @@ def _are_numbers(graph: RecGraph) -> bool:
 
 
 def _is_number(id_: str) -> bool:
-    return re.fullmatch(r"(entity:)?\d+", id_) is not None
+    # As the formats name what a file merely numbers.
+    return re.fullmatch(r"(entity:|attribute:)?\d+", id_) is not None
 
 
 def _pair(

@@ -147,6 +147,21 @@ def test_entities_of_equal_numbers_are_not_the_same_unless_told():
     assert len(link(*books_and_films(), on="entity", same_entities=True).shared_items) == 2
 
 
+def test_numbers_of_two_files_are_no_names():
+    """Attributes are numbered from 1 in each sequence file: the fifth of one shop is not the fifth of another."""
+    books, films = books_and_films()
+    shops = [
+        replace(graph.without_kg(), entities=Vocabulary([*graph.items, *more], "entity"), entity_features={})
+        for graph, more in ((books, ["attribute:1", "attribute:2"]), (films, ["attribute:1", "attribute:2"]))
+    ]
+    with pytest.raises(GraphError, match=r"by id; 4 entities of equal numbers, which are not the same \(same_entities=True"):
+        link(*shops, on="entity")
+    with pytest.raises(GraphError, match="no entity of 'books' .* matches one of 'films' .* by label"):
+        link(*(replace(shop, item_features={}) for shop in shops), on="entity", by="label")
+    apart = link(*shops, on="user").union
+    assert len(apart.entities) == sum(len(shop.entities) for shop in shops)
+
+
 def test_two_items_of_equal_id_are_not_one_unless_linked():
     pair = link(*books_and_films(), on="user", same_entities=True)
     assert len(pair.shared_items) == 0
