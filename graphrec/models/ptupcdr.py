@@ -76,7 +76,8 @@ class PTUPCDR(BridgedRecommender):
         entries = self.source.factors[histories.items]
         places = torch.arange(len(entries), device=entries.device)
         layout = EdgeLayout.from_rowptr(histories.offsets, places, len(entries))
-        return attend(self.importance(entries), entries, layout)[0].flatten(1)
+        mean: Tensor = attend(self.importance(entries), entries, layout)[0].flatten(1)
+        return mean
 
     def bridge(self, vectors: Tensor, histories: Histories) -> Tensor:
         """Give each user a mapping, and map by it; see :meth:`BridgedRecommender.bridge`."""
