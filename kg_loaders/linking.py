@@ -176,6 +176,15 @@ class LinkedPair:
         cold = np.isin(pairs.user, users) & (_codes(self.target) != SPLITS.index("test"))
         return self.with_target(replace(self.target, interactions=pairs[~cold]))
 
+    def validate_cold(self, users: Indices) -> LinkedPair:
+        """Return the pair with these target users' train pairs moved to validation: they are cold while selecting.
+
+        Settings can then be chosen for users without a target history, and a refit learns of all pairs.
+        """
+        pairs, split = self.target.interactions, _codes(self.target).copy()
+        split[np.isin(pairs.user, users) & (split == SPLITS.index("train"))] = SPLITS.index("valid")
+        return self.with_target(self.target.with_split(split))
+
     def source_only(self) -> RecGraph:
         """Return the union without the target's train and validation pairs: what is known before the target is seen."""
         pairs = self.union.interactions
@@ -266,7 +275,7 @@ def link(
     elif by == "predicate":
         matches = matching.by_predicate(source, target, nodes, predicate or SAME_AS)
     elif by == "label":
-        ours, theirs = (matching.labels_of(graph, nodes, labels) for graph in (source, target))
+        ours, theirs = (_names(graph, nodes, labels) for graph in (source, target))
         matches = matching.by_label(ours, theirs, threshold, dropped)
     else:
         given = _vectors(source, target, nodes, vectors)
@@ -274,7 +283,7 @@ def link(
     if not len(matches):
         raise GraphError(
             f"no {nodes} of {source.name!r} ({_examples(source, nodes)}) matches one of {target.name!r} "
-            f"({_examples(target, nodes)}) by {by}"
+            f"({_examples(target, nodes)}) by {by}{_numbers_left_out(dropped)}"
         )
     shown = {
         name: matching.labels_of(graph, nodes, labels if by == "label" else None)
@@ -389,6 +398,20 @@ def _ambiguous_message(review: pd.DataFrame, nodes: Nodes) -> str:
     )
 
 
+def _names(graph: RecGraph, nodes: Nodes, labels: Sequence[str] | None) -> list[str]:
+    """Return what each node is called, ``""`` where that is nothing but the number that it has in a file."""
+    from kg_loaders import matching
+
+    names = matching.labels_of(graph, nodes, labels)
+    ids = matching.vocabulary_of(graph, nodes).ids
+    return ["" if name == id_ and _is_number(id_) else name for name, id_ in zip(names, ids, strict=False)]
+
+
+def _numbers_left_out(dropped: Mapping[str, int]) -> str:
+    count = dropped.get(EQUAL_NUMBERS, 0)
+    return f"; {count:,} {EQUAL_NUMBERS} (same_entities=True where they are)" if count else ""
+
+
 def _are_numbers(graph: RecGraph) -> bool:
     """Whether a graph's entities have ids that mean nothing elsewhere."""
     others = graph.entities.ids[graph.num_items :]
@@ -396,7 +419,8 @@ def _are_numbers(graph: RecGraph) -> bool:
 
 
 def _is_number(id_: str) -> bool:
-    return re.fullmatch(r"(entity:)?\d+", id_) is not None
+    # As the formats name what a file merely numbers.
+    return re.fullmatch(r"(entity:|attribute:)?\d+", id_) is not None
 
 
 def _pair(

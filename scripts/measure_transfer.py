@@ -2,8 +2,9 @@
 
 python scripts/measure_transfer.py disencdr-sport-phone disencdr-phone-sport --on user --cold 0.2 --seeds 5
 
-A share of the target's users loses the target history; the other users train as ever. Cold and warm users are measured
-by each setting on the target's test items, all target items ranked, and by HR@10 among 999 sampled items.
+A share of the target's users loses the target history; as many others are cold in validation alone, and the rest train
+as ever. Cold and warm users are measured by each setting on the target's test items, all target items ranked, and by
+HR@10 among 999 sampled items. ``graphrec transfer --cold-share`` compares settings on one draw of cold users.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from graphrec.evaluation import combined_interval, evaluate_sampled
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.reading import read_options
-from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy
+from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
 from kg_loaders import link, load
 
 METRIC = "ndcg@10"
@@ -47,15 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     graph = load_graph(config.data)
     config = resolve(config, graph)
     pair = link(load(chosen.source), prepare(graph, config), on=chosen.on)
-    test_users = np.unique(pair.target.part("test").user)
     print(pair.summary(), file=sys.stderr)
     found: dict[str, list[torch.Tensor]] = {f"{name} {part}": [] for name in names for part in ("cold", "warm")}
     sampled: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for seed in range(chosen.seeds):
-        with_history = np.intersect1d(pair.shared_users, test_users) if len(pair.shared_users) else test_users
-        drawn = np.random.default_rng(seed).permutation(with_history)
-        cold = drawn[: round(chosen.cold * len(drawn))]
-        study = TransferStudy(pair.without_history(cold), config.train, given)
+        chilled, cold = cold_split(pair, chosen.cold, seed) if chosen.cold else (pair, np.empty(0, dtype=np.int64))
+        study = TransferStudy(chilled, config.train, given)
         for name in names:
             fitted = study.fit(name, seed)
             measured = study.evaluator([METRIC], seed).evaluate(fitted.model, fitted.graph, split="test")

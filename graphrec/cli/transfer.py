@@ -12,8 +12,8 @@ USAGE = """\
 usage: graphrec transfer SOURCE TARGET --on user|item|entity|text [--by id|map|predicate|label|vectors] [--map FILE]
                          [--predicate IRI] [--labels FEATURE,...] [--vectors FEATURE] [--threshold T]
                          [--on-ambiguous raise|review] [--settings A,B,...] [--comparators A,B,...] [--seeds N]
-                         [--metric METRIC] [--versus NAME] [--target-share SHARE] [--out DIR] [--data.OPTION VALUE]
-                         [--model.OPTION VALUE] [--train.OPTION VALUE] [--json]
+                         [--metric METRIC] [--versus NAME] [--target-share SHARE] [--cold-share SHARE] [--out DIR]
+                         [--data.OPTION VALUE] [--model.OPTION VALUE] [--train.OPTION VALUE] [--json]
 
 Link two data sets, fit models with and without the source, and measure all of them on the target's test users with the
 target's items as candidates: means over seeds with 95 % intervals, and paired tests. Popularity and EASE are always in.
@@ -22,10 +22,12 @@ Finished runs are taken as they are.
   SOURCE TARGET             known data sets, or folders; --data.OPTION says how the target is split
   --on, --by, --map, ...    what is the same in both, and how it is found
   --settings A,B,...        target-only, target-only+ease, joint, joint+ease, fine-tuned, frozen-items, zero-shot
-  --comparators A,B,...     popularity, popularity-union, content-knn, ease, ease-union, cmf, light-gcn, light-gcn-union
+  --comparators A,B,...     popularity, popularity-union, content-knn, ease, ease-union, cmf, emcdr, ptupcdr, light-gcn,
+                            light-gcn-union
   --seeds N                 seeds 0 to N-1, or a list such as 3,5,8
   --versus NAME             the setting or comparator to test the others against; the last setting when not given
   --target-share SHARE      keep only this share of the target's train and validation pairs
+  --cold-share SHARE        take the target history from this share of the common test users, and measure them
   --out DIR                 where the values of each run, the table and review.csv go
   --model.OPTION VALUE      options of InductiveKGAT and CrossDomainKGAT
   --train.OPTION VALUE      how they are trained
@@ -64,6 +66,7 @@ def main(argv: list[str]) -> None:
         (given, "metric", str),
         (given, "versus", str),
         (given, "target-share", _number("target-share")),
+        (given, "cold-share", _number("cold-share")),
         (given, "out", Path),
     ):
         options, value = take_option(options, name)

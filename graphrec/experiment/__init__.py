@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from graphrec.experiment.comparison import compare, compare_runs
     from graphrec.experiment.folder import RunFolder
     from graphrec.experiment.runner import run
-    from graphrec.experiment.transfer import TransferStudy
+    from graphrec.experiment.transfer import TransferStudy, cold_split
     from graphrec.experiment.transfer_comparison import compare_transfer
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "TransferStudy",
+    "cold_split",
     "compare",
     "compare_runs",
     "compare_transfer",
@@ -32,6 +33,7 @@ __all__ = [
 _HOMES = {
     "RunFolder": "folder",
     "TransferStudy": "transfer",
+    "cold_split": "transfer",
     "compare": "comparison",
     "compare_runs": "comparison",
     "compare_transfer": "transfer_comparison",

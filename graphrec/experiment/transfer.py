@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from graphrec.errors import ArgumentError, check_choice
 from graphrec.evaluation import Evaluator
 from graphrec.models import (
     EASE,
+    EMCDR,
     IALS,
+    PTUPCDR,
     Blend,
     ContentKNN,
     CrossDomainKGAT,
@@ -23,6 +27,7 @@ from graphrec.models import (
     Popularity,
 )
 from graphrec.models.base import Recommender
+from graphrec.models.bridged import BridgedRecommender
 from graphrec.training import TrainConfig, Trainer
 from kg_loaders import LinkedPair, RecGraph
 from kg_loaders.splits import carve_valid
@@ -35,11 +40,17 @@ COMPARATORS = (
     "ease",
     "ease-union",
     "cmf",
+    "emcdr",
+    "ptupcdr",
     "light-gcn",
     "light-gcn-union",
 )
-CROSS_OPTIONS = ("source_weight", "target_dropout", "domain_gate")  # of CrossDomainKGAT alone
+CROSS_OPTIONS = ("source_weight", "target_dropout", "domain_gate", "user_prior")  # of CrossDomainKGAT alone
 METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
+BRIDGES: dict[str, type[BridgedRecommender]] = {"emcdr": EMCDR, "ptupcdr": PTUPCDR}
+# How a bridge is trained unless told otherwise: small steps on few weights, and few users a step.
+BRIDGE_TRAIN: dict[str, Any] = {"epochs": 60, "batch_size": 128, "learning_rate": 3e-3, "eval_every": 5, "patience": 4}
+UNION = ("cmf", *BRIDGES)  # comparators that read both domains, whatever their names end with
 FINE_TUNE_RATE = 0.3  # of the learning rate, for weights that have learned already
 
 
@@ -74,6 +85,8 @@ class TransferStudy:
     - ``popularity``, ``ease``, ``light-gcn``: on the target, or on the ``-union``; ``cmf`` is collective matrix
       factorisation, one factorisation of both domains' matrices with common users or items; ``content-knn`` learns
       nothing from interactions.
+    - ``emcdr``, ``ptupcdr``: a factorisation of each domain, and a bridge for users whom the target does not know; see
+      :func:`cold_split`. The factorisations take what the target's alone chooses.
 
     Args:
         pair: The linked pair.
@@ -102,6 +115,7 @@ class TransferStudy:
         self.quiet = quiet
         self._before: tuple[int, Fitted] | None = None
         self._penalties: dict[str, float] = {}  # that EASE chose, by comparator
+        self._factors: dict[str, float] = {}  # that IALS chose on the target
 
     def fit(self, setting: str, seed: int = 0) -> Fitted:
         """Return a model fitted in one of :data:`SETTINGS` or :data:`COMPARATORS`.
@@ -176,8 +190,10 @@ class TransferStudy:
         return Fitted(fitted.model, self.pair.union, before.seconds + fitted.seconds)
 
     def _comparator(self, setting: str, seed: int) -> Fitted:
-        graph = self.pair.union if setting.endswith("-union") or setting == "cmf" else self.pair.target
+        graph = self.pair.union if setting.endswith("-union") or setting in UNION else self.pair.target
         kind = setting.removesuffix("-union")
+        if kind in BRIDGES:
+            return self._bridged(kind, seed)
         if kind == "content-knn" and not graph.num_triples:
             raise ArgumentError(f"setting must not be 'content-knn': {graph.name!r} has no knowledge graph")
         kinds: dict[str, type[Recommender]] = {
@@ -193,10 +209,56 @@ class TransferStudy:
             self._penalties[setting] = model.chosen_l2
         return fitted
 
+    def _bridged(self, kind: str, seed: int) -> Fitted:
+        """Fit a bridge between the two domains' users."""
+        if not len(self.pair.shared_users):
+            raise ArgumentError(f"setting must not be {kind!r} for a pair that shares no users: nobody crosses")
+        if not self._factors:
+            alone = IALS.from_graph(self.pair.target)
+            Trainer(replace(self.train, refit=False), seed=seed, quiet=self.quiet).fit(
+                alone, self.pair.target, self.evaluator(seed=seed)
+            )
+            self._factors = dict(zip(("l2", "confidence"), alone.chosen.tolist(), strict=True))
+        model = BRIDGES[kind].from_graph(self.pair.union, **self._factors)
+        train = self.trains.get(kind, replace(self.train, schedule="constant", warmup=0.0, **BRIDGE_TRAIN))
+        return self._fit(model, self.pair.union, train, seed)
+
     def _fit(self, model: Recommender, graph: RecGraph, train: TrainConfig, seed: int) -> Fitted:
         start = time.perf_counter()
         Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, self.evaluator(seed=seed))
         return Fitted(model, graph, time.perf_counter() - start)
+
+
+def cold_split(pair: LinkedPair, share: float, seed: int = 0) -> tuple[LinkedPair, NDArray[np.int64]]:
+    """Make users cold: the target forgets them, but for what it asks.
+
+    Of the test users that both domains know, a share loses all pairs of the target but those of the test part. As many
+    others have their train pairs moved to validation (:meth:`LinkedPair.validate_cold`), so that what is selected is
+    selected for cold users too; they are at most half of those that are left.
+
+    Args:
+        pair: The linked pair; its target is split.
+        share: Of these users, above 0 and below 1.
+        seed: Decides who.
+
+    Returns:
+        The pair, and the cold users, ascending.
+
+    Raises:
+        ArgumentError: ``share`` is outside its range, or no test user is known to both domains.
+    """
+    if not 0 < share < 1:
+        raise ArgumentError(f"share of cold users must be above 0 and below 1, got {share!r}")
+    known = np.intersect1d(pair.shared_users, pair.target.part("test").user)
+    count = round(share * len(known))
+    if not count:
+        raise ArgumentError(
+            f"a share of {share:g} of the {len(known)} test users that {pair.source.name!r} and {pair.target.name!r} "
+            "have in common is nobody; a cold user needs a history in the source"
+        )
+    drawn = np.random.default_rng(seed).permutation(known)
+    cold, helpers = drawn[:count], drawn[count : count + min(count, (len(drawn) - count) // 2)]
+    return pair.without_history(cold).validate_cold(helpers), np.sort(cold)
 
 
 def _ease(graph: RecGraph) -> type[EASE | DualEASE]:

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_choice
@@ -23,11 +25,12 @@ from graphrec.experiment.files import write_text
 from graphrec.experiment.reading import read_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
 from graphrec.experiment.runner import RUNS, peak_memory_mb, reset_peak_memory
-from graphrec.experiment.transfer import COMPARATORS, CROSS_OPTIONS, METRICS, SETTINGS, TransferStudy
+from graphrec.experiment.transfer import COMPARATORS, CROSS_OPTIONS, METRICS, SETTINGS, TransferStudy, cold_split
 from graphrec.training import TrainConfig
 from kg_loaders import LinkedPair, link, registry
 
 NUM_SAMPLES = 5_000  # resamples of the users
+RANDOM = ("cmf", "emcdr", "ptupcdr", "light-gcn", "light-gcn-union")  # comparators that another seed makes another
 
 LABELS = {
     "target-only": "InductiveKGAT, target only",
@@ -43,6 +46,8 @@ LABELS = {
     "ease": "EASE, target only",
     "ease-union": "EASE, union",
     "cmf": "CMF (IALS on the union)",
+    "emcdr": "EMCDR",
+    "ptupcdr": "PTUPCDR",
     "light-gcn": "LightGCN, target only",
     "light-gcn-union": "LightGCN, union",
 }
@@ -59,6 +64,7 @@ def compare_transfer(
     metrics: Sequence[str] = METRICS,
     metric: str = "ndcg@10",
     versus: str | None = None,
+    cold: NDArray[np.int64] | None = None,
     out: Path | None = None,
     quiet: bool = False,
 ) -> Table:
@@ -79,6 +85,8 @@ def compare_transfer(
         metrics: What is measured; metrics of the head of a list, with a value a user.
         metric: The metric of the test.
         versus: The setting or comparator that the others are tested against; the last of ``settings`` when not given.
+        cold: Test users without a target history, see :func:`cold_split`; the table is of them alone, with one more
+            column of ``metric`` for all others.
         out: Where the values of each run and the table go; nothing is written when not given.
         quiet: Show no progress.
 
@@ -106,7 +114,7 @@ def compare_transfer(
     if not seeds:
         raise ArgumentError("seeds must hold at least one seed, got none")
     study = TransferStudy(pair, train, options, trains, quiet=True)
-    own_seeds = {name: seeds if name in SETTINGS or "gcn" in name or name == "cmf" else seeds[:1] for name in rows}
+    own_seeds = {name: seeds if name in (*SETTINGS, *RANDOM) else seeds[:1] for name in rows}
     runs: dict[tuple[str, int], _Run] = {}
     order = [(name, seed) for seed in seeds for name in rows if seed in own_seeds[name]]  # the source is learned once
     for number, (name, seed) in enumerate(order, 1):
@@ -116,21 +124,28 @@ def compare_transfer(
     values = {
         name: {m: torch.stack([runs[name, s].per_user[m] for s in own_seeds[name]]) for m in metrics} for name in rows
     }
+    columns, whose = metrics, "of the target"
+    if cold is not None:
+        is_cold = torch.from_numpy(np.isin(runs[order[0]].users.numpy(), cold))
+        columns, whose = (*metrics, f"{metric}, others"), "of the target, users without a history there"
+        for by_metric in values.values():
+            by_metric[columns[-1]] = by_metric[metric][:, ~is_cold]
+            by_metric.update({m: by_metric[m][:, is_cold] for m in metrics})
     means = {name: by_metric[metric].mean(0) for name, by_metric in values.items()}
     tests = paired_bootstrap_rows(
         {name: mean for name, mean in means.items() if name != reference}, means[reference], NUM_SAMPLES
     )
     table = Table(
         f"{pair.source.name} -> {pair.target.name}",
-        "of the target",
+        whose,
         "test",
-        metrics,
+        columns,
         tuple(
             Row(
                 LABELS[name],
                 "",
                 own_seeds[name],
-                {m: Figure(*combined_interval(values[name][m], NUM_SAMPLES)) for m in metrics},
+                {m: Figure(*combined_interval(values[name][m], NUM_SAMPLES)) for m in columns},
                 None if name == reference else tests[name].p_holm,
                 sum(runs[name, s].seconds for s in own_seeds[name]) / len(own_seeds[name]),
                 max(runs[name, s].peak_memory_mb for s in own_seeds[name]),
@@ -151,6 +166,7 @@ def run_transfer(
     linking: Mapping[str, Any],
     options: Sequence[str] = (),
     target_share: float | None = None,
+    cold_share: float | None = None,
     out: Path | None = None,
     **given: Any,
 ) -> Table:
@@ -164,6 +180,7 @@ def run_transfer(
         linking: Keyword arguments of :func:`kg_loaders.link`.
         options: Settings of the target's split, the model and its training, as on the command line.
         target_share: Share of the target's train and validation pairs to keep; all when not given.
+        cold_share: Share of the common test users who lose their target history; see :func:`cold_split`.
         out: Where values, table and ``review.csv`` go; ``runs/SOURCE-TARGET/transfer`` when not given.
         given: Further arguments of :func:`compare_transfer`.
 
@@ -184,6 +201,8 @@ def run_transfer(
     pair = link(registry.load(source), prepare(graph, config), **linking)
     if target_share is not None:
         pair = pair.keep_target(target_share)
+    if cold_share is not None:
+        pair, given["cold"] = cold_split(pair, cold_share)
     print(pair.summary(), file=sys.stderr, flush=True)
     out = out or RUNS / f"{pair.source.name}-{pair.target.name}" / "transfer"
     if len(pair.review):
@@ -197,9 +216,10 @@ def run_transfer(
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What is kept of a run: by metric, a value for each of the target's test users."""
+    """What is kept of a run: by metric, a value for each of ``users``, the target's test users."""
 
     per_user: dict[str, Tensor]
+    users: Tensor
     seconds: float
     peak_memory_mb: float
 
@@ -216,11 +236,11 @@ def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out
         if file.is_file():
             found = json.loads(file.read_text(encoding="utf-8"))
             per_user = {m: torch.tensor(values, dtype=torch.float64) for m, values in found["per_user"].items()}
-            return _Run(per_user, found["seconds"], found["peak_memory_mb"])
+            return _Run(per_user, torch.tensor(found["users"]), found["seconds"], found["peak_memory_mb"])
     reset_peak_memory()
     fitted = study.fit(name, seed)
     measured = study.evaluator(metrics, seed).evaluate(fitted.model, fitted.graph, split="test")
-    run = _Run({m: measured.per_user[m] for m in metrics}, fitted.seconds, peak_memory_mb())
+    run = _Run({m: measured.per_user[m] for m in metrics}, measured.users, fitted.seconds, peak_memory_mb())
     if file is not None:
         kept: dict[str, Any] = {"metrics": measured.metrics, "seconds": run.seconds, "users": measured.users.tolist()}
         kept["peak_memory_mb"] = run.peak_memory_mb

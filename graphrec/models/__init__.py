@@ -10,6 +10,7 @@ from graphrec.models.content_knn import ContentKNN
 from graphrec.models.cross_domain_kgat import CrossDomainKGAT
 from graphrec.models.dual_ease import DualEASE
 from graphrec.models.ease import EASE
+from graphrec.models.emcdr import EMCDR
 from graphrec.models.hstu import HSTU
 from graphrec.models.ials import IALS
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -20,6 +21,7 @@ from graphrec.models.kgin import KGIN
 from graphrec.models.light_gcn import LightGCN
 from graphrec.models.mf import SoftmaxMF
 from graphrec.models.popularity import Popularity
+from graphrec.models.ptupcdr import PTUPCDR
 from graphrec.models.ripple_net import RippleNet
 from graphrec.models.sasrec import SASRec
 
@@ -33,6 +35,7 @@ MODELS: dict[str, type[Recommender]] = {
     "CrossDomainKGAT": CrossDomainKGAT,
     "DualEASE": DualEASE,
     "EASE": EASE,
+    "EMCDR": EMCDR,
     "HSTU": HSTU,
     "IALS": IALS,
     "InductiveKGAT": InductiveKGAT,
@@ -41,6 +44,7 @@ MODELS: dict[str, type[Recommender]] = {
     "KGCN": KGCN,
     "KGIN": KGIN,
     "LightGCN": LightGCN,
+    "PTUPCDR": PTUPCDR,
     "Popularity": Popularity,
     "RippleNet": RippleNet,
     "SASRec": SASRec,
@@ -52,12 +56,14 @@ __all__ = [
     "BPRMF",
     "CKE",
     "EASE",
+    "EMCDR",
     "HSTU",
     "IALS",
     "KGAT",
     "KGCN",
     "KGIN",
     "MODELS",
+    "PTUPCDR",
     "BERT4Rec",
     "Blend",
     "ClosedFormRecommender",

@@ -19,7 +19,8 @@ from graphrec.sampling import UniformNegatives
 from kg_loaders import RecGraph
 from kg_loaders.joining import DOMAIN
 
-USER_SIDE = ("attention_bias", "domain_gate", "pool.att")  # what is trained when the item encoder is frozen
+# What is trained when the item encoder is frozen.
+USER_SIDE = ("attention_bias", "domain_gate", "pool.att", "user_prior")
 
 
 class CrossDomainKGAT(InductiveKGAT):
@@ -27,9 +28,11 @@ class CrossDomainKGAT(InductiveKGAT):
 
     A user's history holds items of both domains; each domain :math:`d(i)` has a gate for each channel,
 
-    .. math:: u = \textstyle\sum_{i \in \mathcal{H}_u} A_{ui} \, \delta_{d(i)} \odot h_i,
+    .. math:: u = \rho + \textstyle\sum_{i \in \mathcal{H}_u} A_{ui} \, \delta_{d(i)} \odot h_i,
 
-    and :math:`\sum_{i : d(i) = d} A_{ui}` says how much of a user's vector comes from domain d
+    where :math:`\rho`, 0 without ``user_prior``, is what everybody starts from. Only the direction of u counts, so
+    without it a history that says little would speak as loud as any other.
+    :math:`\sum_{i : d(i) = d} A_{ui}` says how much of a user's vector comes from domain d
     (:meth:`domain_attention`). An item competes with the items of its own domain alone, so no capacity goes into
     telling the domains apart, and the loss is :math:`\ell_\text{target} + w \, \ell_\text{source}`.
 
@@ -47,6 +50,7 @@ class CrossDomainKGAT(InductiveKGAT):
         target_dropout: Share of the users, drawn anew in each step, of whom no target item is shown in training: they
             stand for users that the target does not know yet. Users without source items lose nothing.
         domain_gate: Learn :math:`\delta`; ``False`` keeps it at 1.
+        user_prior: Learn :math:`\rho`; ``False`` keeps it at 0.
         options: Keyword arguments of :class:`InductiveKGAT`, but for ``match_temperature``.
 
     Raises:
@@ -76,6 +80,7 @@ class CrossDomainKGAT(InductiveKGAT):
         source_weight: float = 1.0,
         target_dropout: float = 0.0,
         domain_gate: bool = True,
+        user_prior: bool = False,
         **options: Any,
     ) -> None:
         if options.get("match_temperature"):
@@ -97,6 +102,7 @@ class CrossDomainKGAT(InductiveKGAT):
         self.register_buffer("in_target", in_target, persistent=False)
         self.register_buffer("target_users", target_users, persistent=False)
         self.domain_gate = nn.Parameter(torch.ones(2, self.dim), requires_grad=domain_gate)
+        self.user_prior = nn.Parameter(torch.zeros(self.dim), requires_grad=user_prior)
         self.rivals = [UniformNegatives(num_items, in_target)]
 
     @classmethod
@@ -133,6 +139,7 @@ class CrossDomainKGAT(InductiveKGAT):
         super().reset_parameters()
         if hasattr(self, "domain_gate"):  # not yet, where the parent's constructor calls
             nn.init.ones_(self.domain_gate)
+            nn.init.zeros_(self.user_prior)
         own = self.state_dict()
         with torch.no_grad():
             for name, value in self._start.items():
@@ -177,6 +184,10 @@ class CrossDomainKGAT(InductiveKGAT):
         in_target = self.in_target if inputs is None else self.in_target[inputs]
         return h * self.domain_gate[(~in_target).long()], g
 
+    def user_vectors(self, histories: Histories, h: Tensor) -> Tensor:
+        r"""Pool each history over the item vectors ``h`` and add :math:`\rho`, the vector of an empty history."""
+        return super().user_vectors(histories, h) + self.user_prior
+
     def domain_attention(self, histories: Histories) -> Tensor:
         """Return how much of each user's vector comes from (target, source) items, ``[batch_size, 2]``.
 
@@ -201,7 +212,7 @@ class CrossDomainKGAT(InductiveKGAT):
         h, g = self.item_vectors(inputs, candidates)
         g = F.normalize(g, dim=1)
         bias = None if self.attention_bias is None else _rows(self.attention_bias, inputs)
-        user = F.normalize(self.pool(h, read, past.offsets, bias), dim=1)
+        user = F.normalize(self.pool(h, read, past.offsets, bias) + self.user_prior, dim=1)
         weights = histories.lengths.clamp(min=1).to(g.dtype).pow(-self.target_power)[histories.rows]
         if self.hidden_only:
             weights = weights.masked_fill(shown, 0.0)

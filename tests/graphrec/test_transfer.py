@@ -8,7 +8,7 @@ import torch
 import kg_loaders
 from graphrec.cli import main
 from graphrec.errors import ArgumentError
-from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy
+from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
 from graphrec.experiment.transfer_comparison import LABELS, compare_transfer
 from graphrec.histories import Histories
 from graphrec.models import CrossDomainKGAT, InductiveKGAT
@@ -35,7 +35,7 @@ def test_every_setting_has_a_label():
 
 @pytest.mark.parametrize("setting", [*SETTINGS, *COMPARATORS])
 def test_every_setting_is_measured_on_the_target_with_its_items_alone(setting):
-    if setting == "cmf":
+    if setting in ("cmf", "emcdr", "ptupcdr"):
         pytest.importorskip("implicit", reason="the baselines extra is not installed")
     pair = linked()
     study = TransferStudy(pair, TRAIN, OPTIONS)
@@ -77,6 +77,8 @@ def test_nothing_shared_cannot_be_transferred():
         TransferStudy(bare, TRAIN, OPTIONS).fit("zero-shot")
     with pytest.raises(ArgumentError, match="'content-knn': 'planted' has no knowledge graph"):
         TransferStudy(bare, TRAIN, OPTIONS).fit("content-knn")
+    with pytest.raises(ArgumentError, match="'emcdr' for a pair that shares no users"):
+        TransferStudy(linked("entity"), TRAIN, OPTIONS).fit("emcdr")
 
 
 def test_the_table_has_popularity_and_ease_and_tests_against_the_last_setting(tmp_path):
@@ -130,6 +132,39 @@ def test_cold_users_are_served_by_what_they_took_in_the_source():
     assert right.float().mean() > 0.75  # chance is 0.25
 
 
+def test_a_cold_split_hides_histories_and_selects_for_users_like_them():
+    pair = linked()
+    chilled, cold = cold_split(pair, 0.25, seed=1)
+    target = chilled.target
+    assert len(cold) == 15
+    assert not np.isin(target.part("train", "valid").user, cold).any()
+    assert len(target.part("test")) == len(pair.target.part("test"))
+    helpers = np.setdiff1d(np.arange(target.num_users), np.union1d(cold, target.part("train").user))
+    assert len(helpers) == 15
+    mine = np.isin(pair.target.interactions.user, helpers)
+    told = np.isin(target.part("valid").user, helpers).sum() + np.isin(target.part("test").user, helpers).sum()
+    assert told == mine.sum()
+    assert np.array_equal(cold_split(pair, 0.25, seed=1)[1], cold)
+    for share in (0, 1.0):
+        with pytest.raises(ArgumentError, match="share of cold users must be above 0 and below 1"):
+            cold_split(pair, share)
+    with pytest.raises(ArgumentError, match="the 0 test users that 'far' and 'planted' have in common is nobody"):
+        cold_split(linked("entity"), 0.5)
+
+
+def test_the_table_of_cold_users_tells_the_others_apart():
+    pair, cold = cold_split(linked(), 0.3)
+    table = compare_transfer(pair, ["joint"], seeds=[0], train=TRAIN, options=OPTIONS, cold=cold, quiet=True)
+    assert table.metrics[-1] == "ndcg@10, others"
+    study = TransferStudy(pair, TRAIN, OPTIONS)
+    fitted = study.fit("popularity")
+    found = study.evaluator().evaluate(fitted.model, fitted.graph, split="test")
+    values, is_cold = found.per_user["ndcg@10"], np.isin(found.users.numpy(), cold)
+    popular = table.rows[0].figures
+    assert popular["ndcg@10"].mean == pytest.approx(values[is_cold].mean().item())
+    assert popular["ndcg@10, others"].mean == pytest.approx(values[~is_cold].mean().item())
+
+
 def load_by_name(graphs, monkeypatch):
     for home in ("kg_loaders.registry.load", "graphrec.experiment.data.load"):
         monkeypatch.setattr(home, lambda name, *_, **__: graphs[name])
@@ -144,6 +179,8 @@ def test_the_command_prints_the_table(tmp_path, capsys, monkeypatch):
     table = json.loads(capsys.readouterr().out)
     assert [row["model"] for row in table["rows"]][-1] == LABELS["joint"]
     assert table["data"] == "far -> planted"
+    assert main([*words, "--train.epochs", "1", "--cold-share", "0.2", "--out", str(tmp_path / "cold")]) == 0
+    assert "users without a history there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,21 @@ def test_entities_of_equal_numbers_are_not_the_same_unless_told():
     assert len(link(*books_and_films(), on="entity", same_entities=True).shared_items) == 2
 
 
+def test_numbers_of_two_files_are_no_names():
+    """Attributes are numbered from 1 in each sequence file: the fifth of one shop is not the fifth of another."""
+    books, films = books_and_films()
+    shops = [
+        replace(graph.without_kg(), entities=Vocabulary([*graph.items, *more], "entity"), entity_features={})
+        for graph, more in ((books, ["attribute:1", "attribute:2"]), (films, ["attribute:1", "attribute:2"]))
+    ]
+    with pytest.raises(GraphError, match=r"by id; 4 entities of equal numbers, which are not the same \(same_entities=True"):
+        link(*shops, on="entity")
+    with pytest.raises(GraphError, match="no entity of 'books' .* matches one of 'films' .* by label"):
+        link(*(replace(shop, item_features={}) for shop in shops), on="entity", by="label")
+    apart = link(*shops, on="user").union
+    assert len(apart.entities) == sum(len(shop.entities) for shop in shops)
+
+
 def test_two_items_of_equal_id_are_not_one_unless_linked():
     pair = link(*books_and_films(), on="user", same_entities=True)
     assert len(pair.shared_items) == 0
@@ -309,6 +324,14 @@ def test_cold_users_keep_only_what_the_source_and_the_test_part_know():
     assert {(u, i) for u, i in pairs_of(cold.union, "train") if u == "ann"} == {("ann", "books:2"), ("ann", "books:3")}
     assert pairs_of(cold.union, "test") == {("ann", "2")}
     assert pairs_of(cold.target, "train") == {("bob", "2"), ("dan", "2"), ("eve", "1")}
+
+    chosen = pair.validate_cold(np.array([0]))
+    moved = {(u, i) for u, i in pairs_of(pair.target, "train") if u == "ann"}
+    assert moved
+    assert pairs_of(chosen.target, "train") == pairs_of(pair.target, "train") - moved
+    assert pairs_of(chosen.target, "valid") == pairs_of(pair.target, "valid") | moved
+    assert pairs_of(chosen.target, "test") == pairs_of(pair.target, "test")
+    assert not (pairs_of(chosen.union, "train") & moved)
 
 
 def test_the_source_alone_knows_no_pair_of_the_target_but_test():

@@ -35,7 +35,7 @@ def train_histories(graph):
 
 class TestCrossDomainKGAT(GradientCase):
     model_class = CrossDomainKGAT
-    options: ClassVar = {"dim": 16, "num_negatives": 60}
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "user_prior": True}
 
     def relabelled_weight(self, name, model, other, relabelling):
         if name == "kg.entity":  # its rows follow the encoder's own list of entities
@@ -110,6 +110,24 @@ def test_domain_attention_sums_the_pooling_weights_by_domain():
     shares = model.domain_attention(histories)
     assert shares[0].tolist() == pytest.approx([attention[0] + attention[2], attention[1]])
     assert shares[1:].tolist() == [pytest.approx([0.0, 1.0]), [0.0, 0.0], [1.0, 0.0]]
+
+
+def test_everybody_starts_from_the_prior():
+    graph = linked_graph()
+    histories = train_histories(graph)
+    model = CrossDomainKGAT.from_graph(graph, dim=8, user_prior=True, num_negatives=10)
+    model.prepare(histories)
+    with torch.no_grad():
+        model.user_prior.copy_(torch.arange(8.0))
+    h, g = model.eval().item_vectors()
+    past = Histories.from_lists([histories.items[:2].tolist(), []])
+    pooled = model.pool(h, past.items, past.offsets, model.attention_bias)
+    unit = torch.nn.functional.normalize(pooled + torch.arange(8.0), dim=1)
+    candidates = torch.nn.functional.normalize(g, dim=1)
+    assert_close(score(model, past), unit @ candidates.t() / model.temperature + model.bias())
+    assert not pooled[1].any()
+    without = CrossDomainKGAT.from_graph(graph, dim=8, num_negatives=10)
+    assert not without.user_prior.requires_grad
 
 
 def test_users_of_both_domains_alone_lose_their_target_items_in_training():
