@@ -174,7 +174,12 @@ class RecBolePeer(Peer):
         """Return the model's own scores; an item that it never met comes last."""
         users = self.users[self.check_known(histories, len(self.users))]
         self.model.eval()
-        scores = self.model.full_sort_predict(self.interaction({"user_id": users})).view(len(users), -1)
+        try:
+            scores = self.model.full_sort_predict(self.interaction({"user_id": users})).view(len(users), -1)
+        except NotImplementedError:  # then RecBole itself asks for every pair
+            every = torch.arange(int(self.items.max()) + 1)
+            pairs = {"user_id": users.repeat_interleave(len(every)), "item_id": every.repeat(len(users))}
+            scores = self.model.predict(self.interaction(pairs)).view(len(users), -1)
         return scores[:, self.items].masked_fill(self.items == 0, -torch.inf)
 
 
