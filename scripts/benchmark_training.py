@@ -382,6 +382,8 @@ def main(arguments: list[str] | None = None) -> None:
         with torch.no_grad():
             return evaluator.evaluate(model, graph, split="valid").metrics[metric]
 
+    if options.steps is not None:  # what an epoch costs is seen after two
+        config = replace(config, train=replace(config.train, epochs=2, valid_users=1000))
     ours = train_ours(config, graph)
     makers = {}
     if options.recbole is not None:
