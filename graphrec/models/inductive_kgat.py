@@ -464,7 +464,6 @@ class InductiveKGAT(ItemSide):
             "positive_items": histories.items,
             "negative_items": drawn,
         }
-        user = torch.empty(0)
         if self.match is None or self.head is not None:
             user = F.normalize(self.pool(h, read, past.offsets, attention_bias), dim=1)
         matched: tuple[Tensor, Tensor] | None = None

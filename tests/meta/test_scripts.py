@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,21 @@ def test_short_histories_are_measured_from_the_command_line(
     assert rows.keys() == {"Popularity", "EASE", "InductiveKGAT"}
     assert rows["Popularity"][0] == rows["Popularity"][1]
     assert all(0 <= value <= 1 for values in rows.values() for value in values)
+
+
+def test_the_head_script_measures_each_row_and_its_cost(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--heads=mlp,gru", "--side=hour", "--seeds=1", "--rounds=1", "--metrics=ndcg@5"]
+    options = ["--model.dim=4", "--model.head_channels=4", "--train.epochs=1", "--train.select_by=ndcg@5"]
+    script = load("measure_head")
+    script.main([data, *words, *options])
+    printed = capsys.readouterr().out
+    for row in ("plain product ", "mlp ", "mlp, hour ", "gru ", "gru, hour "):
+        assert f"\n{row}" in printed
+    assert "ndcg@5: mlp, hour - plain product: " in printed
+    script.main([data, *words, *options, "--json"])
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [row["row"] for row in rows] == ["plain product", "mlp", "mlp, hour", "gru", "gru, hour"]
+    assert all(0 <= row["ndcg@5"] <= 1 and row["seconds_to_rank"] > 0 for row in rows)
 
 
 def test_the_transfer_script_measures_cold_and_warm_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
