@@ -119,6 +119,10 @@ class SideFeatureEncoder(nn.Module):
         vectors: Tensor = self.table.index_select(0, (codes + self.start).flatten())
         return vectors.view(len(histories), self.out_channels)
 
+    def knows(self, histories: Histories) -> Tensor:
+        """Return of which users an attribute is known, bool ``[batch_size]``."""
+        return (self._of_users(histories) != UNKNOWN).any(dim=1)
+
     def _of_users(self, histories: Histories) -> Tensor:
         """Return the codes of the users' attributes, ``[batch_size, num_features]``."""
         user, num_users = histories.user_index, len(self.codes)

@@ -382,7 +382,10 @@ class InductiveKGAT(ItemSide):
         return parts
 
     def score(self, histories: Histories) -> Tensor:
-        """Score all items for each history; see :meth:`Recommender.score`. An empty history gets :math:`b_j`."""
+        """Score all items for each history; see :meth:`Recommender.score`.
+
+        An empty history gets :math:`b_j`, and with a head what that makes of it where it knows the user's attributes.
+        """
         h, g = self.cached("vectors", self.item_vectors)
         candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
         scores, user = self._product(histories, h, candidates, self.cached("bias", self.bias))
@@ -406,7 +409,7 @@ class InductiveKGAT(ItemSide):
         scores = scores[:, 0]
         if self.head is None:
             return scores
-        rows = histories.lengths.nonzero().squeeze(1)
+        rows = self.head.has_told(histories).nonzero().squeeze(1)
         context = self.head.context(histories, h, histories.items)
         found = self.head(user, candidate, rows, torch.zeros_like(rows), scores[rows], context)
         return scores.index_copy(0, rows, found)
@@ -475,25 +478,27 @@ class InductiveKGAT(ItemSide):
             own = self._history_scores(h, attention_bias).index_select(0, read)
             entries = F.normalize(h, dim=1).index_select(0, read)
             positive = self.match.match_pairs(entries, past.offsets, own, target, histories.rows) / self.temperature
-            negative = self.match(entries, past.offsets, own, rival) / self.temperature + rival_bias
-            matched = positive + bias, negative
-            loss = softmax_over_samples(positive, negative, log_q, **softmax)
+            negative = self.match(entries, past.offsets, own, rival) / self.temperature
+            matched = positive, negative
+            loss = softmax_over_samples(positive, negative + rival_bias, log_q, **softmax)
         if self.head is None:
             return loss
         hidden = (~shown).nonzero().squeeze(1)  # what is shown is not ranked later
         step = Step(
             user=user,
+            past=past,
+            h=h,
+            places=read,
             item=torch.cat([target, rival]),
             bias=torch.cat([bias, rival_bias]),
-            took=histories,
             negatives=drawn,
+            took=histories,
             rows=histories.rows[hidden],
             targets=hidden,
             weights=weights[hidden],
-            context=self.head.context(past, h, read, generator),
-            matched=matched,
+            matched=None if matched is None else (matched[0][hidden], matched[1]),
         )
-        return loss + self.head.loss(step, self.temperature)
+        return loss + self.head.loss(step, self.temperature, generator)
 
     def _next_item_loss(
         self, sequence: HistorySelfAttention, histories: Histories, generator: torch.Generator
@@ -528,16 +533,18 @@ class InductiveKGAT(ItemSide):
         some = torch.randperm(len(targets), generator=generator)[: len(histories)].to(targets.device)
         step = Step(
             user=states[some],
+            past=read.entries(some),
+            h=h,
+            places=place[some],
             item=torch.cat([target, rival]),
             bias=torch.cat([bias, rival_bias]),
-            took=histories.select(read.rows[some]),
             negatives=drawn,
+            took=histories.select(read.rows[some]),
             rows=torch.arange(len(some), device=some.device),
             targets=some,
             weights=weights[some],
-            context=self.head.context(read.entries(some), h, place[some], generator),
         )
-        return loss + self.head.loss(step, self.temperature)
+        return loss + self.head.loss(step, self.temperature, generator)
 
     def _history_scores(self, h: Tensor, bias: Tensor | None) -> Tensor:
         """Return what the pooling's attention is a softmax of, for each item."""

@@ -15,6 +15,7 @@ from graphrec.layers.match_head import MatchHead
 from graphrec.losses import accidental_hits, softmax_over_samples
 
 Head = Literal["mlp", "gru"]
+NEW_USERS = 0.1  # share of the users of a step of whom the head is told nothing but their attributes
 PAIRS_AT_ONCE = 2**15  # a block of their products stays in the cache
 
 
@@ -23,28 +24,45 @@ class Step(NamedTuple):
 
     Args:
         user: User vectors of length 1, ``[num_rows, dim]``.
-        item: Item vectors of length 1, ``[num_step_items, dim]``; the last are those of the negatives.
-        bias: :math:`b_j` of these items.
-        took: What each row's user took, which is no negative.
+        past: What these users are known by.
+        h: Item vectors, and in ``places`` the row of each entry of ``past``.
+        places: int64 ``[total]``.
+        item: Vectors of candidates of length 1, ``[num_step_items, dim]``; the last are those of the negatives.
+        bias: :math:`b_j` of these candidates.
         negatives: Which items the negatives are, int64 ``[num_negatives]``.
+        took: What each row's user took, which is no negative.
         rows: The row of each target, int64 ``[num_targets]``.
-        targets: The place of each target among the item vectors.
+        targets: The place of each target among the candidates.
         weights: Of the targets.
-        context: What :meth:`RankingHead.context` returned.
-        matched: Scores of all items before the negatives, and of the negatives for each row, ``[num_rows,
-            num_negatives]``, where they are no products of the vectors.
+        matched: Where scores are no products of the vectors: those of the targets, ``[num_targets]``, and of each row
+            and negative, ``[num_rows, num_negatives]``, all without bias.
     """
 
     user: Tensor
+    past: Histories
+    h: Tensor
+    places: Tensor
     item: Tensor
     bias: Tensor
-    took: Histories
     negatives: Tensor
+    took: Histories
     rows: Tensor
     targets: Tensor
     weights: Tensor
-    context: Tensor | None
     matched: tuple[Tensor, Tensor] | None = None
+
+    def as_new(self, new: Tensor) -> Step:
+        """Return the step as if nothing but their attributes were known of some users (bool ``[num_rows]``)."""
+        entries, matched = ~new[self.past.rows], self.matched
+        if matched is not None:
+            of_targets, of_negatives = matched
+            matched = of_targets.masked_fill(new[self.rows], 0.0), of_negatives.masked_fill(new.unsqueeze(1), 0.0)
+        return self._replace(
+            user=self.user.masked_fill(new.unsqueeze(1), 0.0),
+            past=self.past.keep(entries),
+            places=self.places[entries],
+            matched=matched,
+        )
 
 
 class RankingHead(nn.Module):
@@ -56,7 +74,8 @@ class RankingHead(nn.Module):
     state over the most recent items. All other items keep their order, below the candidates.
 
     Training asks for what is hidden of a history against the N negatives that the product finds hardest: what the head
-    meets at ranking time. Its loss is added to that of the product, which goes on finding the candidates.
+    meets at ranking time. Its loss is added to that of the product, which goes on finding the candidates. Where users
+    have attributes, a tenth of the users of a step are new to the head: their attributes are all that it is told.
 
     Args:
         dim: Width of user and item vectors.
@@ -106,6 +125,16 @@ class RankingHead(nn.Module):
             self.recent.reset_parameters()
         self.match.reset_parameters()
 
+    @property
+    def knows_users(self) -> bool:
+        """Whether there are attributes of users, so that something is known of a user without a history."""
+        return self.side is not None and bool(self.side.values)
+
+    def has_told(self, histories: Histories) -> Tensor:
+        """Return of which users anything is known: past items or attributes, bool ``[batch_size]``."""
+        told = histories.lengths > 0
+        return told if self.side is None else told | self.side.knows(histories)
+
     def context(
         self, histories: Histories, h: Tensor, places: Tensor, generator: torch.Generator | None = None
     ) -> Tensor | None:
@@ -131,26 +160,30 @@ class RankingHead(nn.Module):
         added: Tensor = self.match(user, item, rows, columns, score, context)
         return score + added
 
-    def loss(self, step: Step, temperature: float) -> Tensor:
+    def loss(self, step: Step, temperature: float, generator: torch.Generator) -> Tensor:
         """Return the softmax loss of the targets against the negatives that score best by the product.
 
         Args:
             step: The step.
             temperature: By which the product is divided.
+            generator: Draws which side features count as unknown, and of which users nothing else is known.
         """
+        if self.knows_users:
+            new = torch.rand(len(step.user), generator=generator) < NEW_USERS
+            step = step.as_new(new.to(step.user.device))
         first = len(step.item) - len(step.negatives)
         rivals, there = self._hardest(step, temperature)
         each = torch.arange(len(rivals), device=rivals.device).repeat_interleave(rivals.size(1))
         rows, columns = torch.cat([step.rows, each]), torch.cat([step.targets, first + rivals.flatten()])
         if step.matched is None:
             # Rows of vectors, not places in a matrix of all scores: that would be slow to differentiate.
-            match = (step.user.index_select(0, rows) * step.item.index_select(0, columns)).sum(dim=1)
-            score = match / temperature + step.bias.index_select(0, columns)
+            match = (step.user.index_select(0, rows) * step.item.index_select(0, columns)).sum(dim=1) / temperature
         else:
             of_targets, of_negatives = step.matched
-            score = torch.cat([of_targets[step.targets], of_negatives.gather(1, rivals).flatten()])
-        head = self(step.user, step.item, rows, columns, score, step.context)
-        positive, negative = head.tensor_split([len(step.targets)])
+            match = torch.cat([of_targets, of_negatives.gather(1, rivals).flatten()])
+        score = match + step.bias.index_select(0, columns)
+        context = self.context(step.past, step.h, step.places, generator)
+        positive, negative = self(step.user, step.item, rows, columns, score, context).tensor_split([len(step.targets)])
         negative = negative.view(there.shape).masked_fill(~there, torch.finfo(negative.dtype).min / 2)
         # The rivals stand for themselves alone, so nothing is corrected.
         log_q = -math.log(rivals.size(1))
@@ -159,11 +192,8 @@ class RankingHead(nn.Module):
     @torch.no_grad()
     def _hardest(self, step: Step, temperature: float) -> tuple[Tensor, Tensor]:
         """Return the places of the best negatives of each row, and which are any: the others are what the user took."""
-        if step.matched is None:
-            rival, bias = (part[len(step.item) - len(step.negatives) :] for part in (step.item, step.bias))
-            scores = torch.addmm(bias, step.user / temperature, rival.t())
-        else:
-            scores = step.matched[1].clone()
+        rival, bias = (part[len(step.item) - len(step.negatives) :] for part in (step.item, step.bias))
+        scores = bias + (step.user / temperature @ rival.t() if step.matched is None else step.matched[1])
         taken = accidental_hits(step.took.rows, step.took.items, step.negatives)
         scores = scores.index_put_(taken, scores.new_tensor(-torch.inf))
         best, rivals = scores.topk(min(self.num_candidates, scores.size(1)), dim=1, sorted=False)
@@ -176,7 +206,7 @@ class RankingHead(nn.Module):
 
         The N best items that are not in the history are candidates, and so is what scores as well as these. Where the
         head puts a candidate below the others, these fall as a whole; so no score of a candidate depends on another.
-        A row without a history stays as it is: there is nothing for the head to go by.
+        A user without a history and without a known attribute stays as is: there is nothing for the head to go by.
 
         Args:
             scores: By the product, ``[batch_size, num_items]``.
@@ -187,7 +217,7 @@ class RankingHead(nn.Module):
         """
         new = scores.index_put((histories.rows, histories.items), scores.new_tensor(-torch.inf))
         least = new.topk(min(self.num_candidates, scores.size(1)), dim=1).values[:, -1:]  # [batch_size, 1]
-        asked = (scores >= least) & (histories.lengths > 0).unsqueeze(1)
+        asked = (scores >= least) & self.has_told(histories).unsqueeze(1)
         rows, columns = asked.nonzero(as_tuple=True)
         found = scores[rows, columns]
         for start in range(0, len(rows), PAIRS_AT_ONCE):

@@ -129,9 +129,15 @@ def test_all_items_may_be_candidates():
 
 def test_without_a_history_the_head_has_nothing_to_go_by():
     model = made(with_attributes(planted_graph()), side_features=["taste"])
-    empty = Histories.from_lists([[], [3]], [1, 2])
-    torch.testing.assert_close(score(model, empty)[0], model.bias().detach())
-    torch.testing.assert_close(model.score_item(empty, 5)[0], model.bias()[5])
+    # Of user 7 no attribute is known, of user 1 one is; the last is a stranger.
+    empty = Histories.from_lists([[], [], [], [3]], [7, 1, -1, 2])
+    for row in (0, 2):
+        torch.testing.assert_close(score(model, empty)[row], model.bias().detach())
+        torch.testing.assert_close(model.score_item(empty, 5)[row], model.bias()[5])
+    assert (score(model, empty)[1] != model.bias()).sum() >= 10
+    assert not torch.equal(score(model, empty)[1].topk(10).indices, model.bias().topk(10).indices)
+    model = made()
+    torch.testing.assert_close(score(model, Histories.from_lists([[]], [1]))[0], model.bias().detach())
 
 
 def test_the_loss_is_the_softmax_of_targets_against_the_hardest_negatives():
@@ -142,7 +148,8 @@ def test_the_loss_is_the_softmax_of_targets_against_the_hardest_negatives():
     bias, negatives = torch.randn(8), torch.tensor([10, 11, 12, 13, 14])
     took = Histories.from_lists([[12, 3], [11, 14, 13, 10]])  # so the second has one rival only
     weights, rows, targets = torch.tensor([1.0, 3.0]), torch.tensor([1, 0]), torch.tensor([2, 0])
-    found = head.loss(Step(user, item, bias, took, negatives, rows, targets, weights, None), temperature=0.5)
+    step = Step(user, took, torch.randn(15, 4), took.items, item, bias, negatives, took, rows, targets, weights)
+    found = head.loss(step, 0.5, torch.Generator())
     product = user @ item.t() / 0.5 + bias  # [2, 8]
     losses = []
     for row, target in zip(rows.tolist(), targets.tolist(), strict=True):
@@ -160,7 +167,7 @@ def test_the_loss_is_the_softmax_of_targets_against_the_hardest_negatives():
 def test_the_head_learns_from_what_is_hidden_alone(options, monkeypatch):
     model = made(keep=0.5, **options).train()
     steps, loss = [], RankingHead.loss
-    monkeypatch.setattr(RankingHead, "loss", lambda self, step, t: steps.append(step) or loss(self, step, t))
+    monkeypatch.setattr(RankingHead, "loss", lambda self, step, *args: steps.append(step) or loss(self, step, *args))
     histories = histories_of(planted_graph())
     model.loss(histories, torch.Generator().manual_seed(0))
     shown = torch.rand(histories.items.numel(), generator=torch.Generator().manual_seed(0)) < 0.5
@@ -169,10 +176,39 @@ def test_the_head_learns_from_what_is_hidden_alone(options, monkeypatch):
     assert torch.equal(step.rows, histories.rows[~shown])
 
 
+def test_of_a_new_user_only_attributes_are_told():
+    past = Histories.from_lists([[0, 1], [2], [1, 2]], [4, 5, 6])
+    rows, targets = torch.tensor([0, 2, 2]), torch.tensor([1, 0, 2])
+    matched = torch.ones(3), torch.ones(3, 2)
+    step = Step(
+        torch.ones(3, 4), past, torch.ones(3, 4), past.items, torch.ones(5, 4), torch.ones(5), torch.tensor([7, 8]),
+        past, rows, targets, torch.ones(3), matched,
+    )  # fmt: skip
+    new = step.as_new(torch.tensor([False, False, True]))
+    assert new.user.tolist() == [[1.0] * 4, [1.0] * 4, [0.0] * 4]
+    assert (new.past.lengths.tolist(), new.past.user_index.tolist()) == ([2, 1, 0], [4, 5, 6])
+    assert new.places.tolist() == [0, 1, 2]
+    assert new.matched[0].tolist() == [1.0, 0.0, 0.0]
+    assert new.matched[1].tolist() == [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
+    assert new.took is past
+
+
+def test_a_new_user_is_ranked_for_by_taste():
+    graph = with_attributes(planted_graph())
+    case = TestSideFeatures()
+    case.options = {**OPTIONS, "side_features": ["taste"], "rerank": 80}
+    model = case.fit(graph)
+    users = torch.tensor([user for user in range(graph.num_users) if user % 7])
+    new = Histories.from_lists([[] for _ in users], users.tolist())
+    top, _ = top_k(score(model, new), 10, new)
+    own = (torch.arange(graph.num_items) % 4 == (users % 4)[:, None]) & model.taken
+    assert own.gather(1, top).double().mean() > 0.9
+
+
 def test_in_order_the_head_is_asked_one_next_item_a_user(monkeypatch):
     model = made(sequence=1, max_length=20, dropout=0.0).train()
     steps, loss = [], RankingHead.loss
-    monkeypatch.setattr(RankingHead, "loss", lambda self, step, t: steps.append(step) or loss(self, step, t))
+    monkeypatch.setattr(RankingHead, "loss", lambda self, step, *args: steps.append(step) or loss(self, step, *args))
     histories = histories_of(planted_graph())
     model.loss(histories, torch.Generator().manual_seed(0))
     (step,) = steps
