@@ -8,7 +8,30 @@ from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_range
 
-OUTPUT_STD = 0.01  # of the last weights at the start: what the network adds begins near 0
+OUTPUT_STD = 0.1  # of the last weights as stored: what the network adds begins near 0
+
+
+class _ScaledLinear(nn.Linear):
+    r"""A linear layer whose weights are stored as if they were of standard deviation 1.
+
+    .. math:: y = W x / \sqrt{in} + b
+
+    It is the same function as :class:`torch.nn.Linear`, but a step of Adam, whose length knows nothing of that of the
+    weights, turns them less: at rates at which tables of item vectors learn well, plain layers do not learn at all.
+
+    Source:
+        Karras et al., "Progressive Growing of GANs" (ICLR 2018), section 4.1.
+    """
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y."""
+        return F.linear(x, self.weight * self.in_features**-0.5, self.bias)
 
 
 class MatchHead(nn.Module):
@@ -68,12 +91,12 @@ class MatchHead(nn.Module):
         self.hidden_channels = hidden_channels
         self.context_channels = context_channels
         self.dropout = dropout
-        self.lin_product = nn.Linear(channels, hidden_channels, bias=False)
-        self.lin_user = nn.Linear(channels + context_channels, hidden_channels)
-        self.lin_item = nn.Linear(channels, hidden_channels, bias=False)
-        self.lin_score = nn.Linear(1, hidden_channels, bias=False)
-        self.lin_hidden = nn.Linear(hidden_channels, hidden_channels)
-        self.lin_out = nn.Linear(hidden_channels, 1, bias=False)  # a bias would be the same for all items
+        self.lin_product = _ScaledLinear(channels, hidden_channels, bias=False)
+        self.lin_user = _ScaledLinear(channels + context_channels, hidden_channels)
+        self.lin_item = _ScaledLinear(channels, hidden_channels, bias=False)
+        self.lin_score = _ScaledLinear(1, hidden_channels, bias=False)
+        self.lin_hidden = _ScaledLinear(hidden_channels, hidden_channels)
+        self.lin_out = _ScaledLinear(hidden_channels, 1, bias=False)  # a bias would be the same for all items
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

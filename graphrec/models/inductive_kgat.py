@@ -108,10 +108,10 @@ class InductiveKGAT(ItemSide):
         max_length: Most recent items of a history that self-attention or the GRU reads; in self-attention, distances
             between them have a bias each.
         num_time_buckets: Time intervals between them that have a bias; 0 for none, otherwise histories need times.
-        dropout: Probability that a channel or an attention weight of self-attention, or a hidden channel of the head,
-            is dropped in training.
+        dropout: Probability that a channel or an attention weight of self-attention is dropped in training.
         head: ``"mlp"``, or ``"gru"``, which also reads the most recent items in order; ``None`` for the plain product.
         head_channels: Width of the head's hidden layers, and of the GRU's state.
+        head_dropout: Probability that a hidden channel of the head is dropped in training.
         rerank: Candidates of the product that the head ranks anew, and negatives of each user that it learns from.
         side: Encoder of what the head is told of a user besides the history.
 
@@ -156,7 +156,8 @@ class InductiveKGAT(ItemSide):
         num_time_buckets: int = 0,
         dropout: float = 0.2,
         head: Head | None = None,
-        head_channels: int = 64,
+        head_channels: int = 16,
+        head_dropout: float = 0.7,
         rerank: int = 100,
         side: SideFeatureEncoder | None = None,
     ) -> None:
@@ -217,7 +218,7 @@ class InductiveKGAT(ItemSide):
         )
         self.head: RankingHead | None = None
         if head is not None:
-            self.head = RankingHead(dim, head, head_channels, rerank, max_length, dropout, side)
+            self.head = RankingHead(dim, head, head_channels, rerank, max_length, head_dropout, side)
         self.reset_parameters()
 
     @classmethod

@@ -73,9 +73,10 @@ class RankingHead(nn.Module):
     where y is that of a :class:`~graphrec.layers.MatchHead`, told of the side features and, with a GRU, of its last
     state over the most recent items. All other items keep their order, below the candidates.
 
-    Training asks for what is hidden of a history against the N negatives that the product finds hardest: what the head
-    meets at ranking time. Its loss is added to that of the product, which goes on finding the candidates. Where users
-    have attributes, a tenth of the users of a step are new to the head: their attributes are all that it is told.
+    Training asks for what is hidden of a history and would be a candidate, against the N negatives that the product
+    finds hardest: what the head meets at ranking time. Its loss is added to that of the product and ends at the
+    vectors, so they are those of a model without a head. Where users have attributes, a tenth of the users of a step
+    are new to the head: their attributes are all that it is told.
 
     Args:
         dim: Width of user and item vectors.
@@ -168,36 +169,45 @@ class RankingHead(nn.Module):
             temperature: By which the product is divided.
             generator: Draws which side features count as unknown, and of which users nothing else is known.
         """
+        # The best of few candidates is another aim than the best of all items. Let through to the vectors, it worsened
+        # both stages (docs/head.md).
+        user, h, item, bias = (vectors.detach() for vectors in (step.user, step.h, step.item, step.bias))
+        matched = None if step.matched is None else (step.matched[0].detach(), step.matched[1].detach())
+        step = step._replace(user=user, h=h, item=item, bias=bias, matched=matched)
         if self.knows_users:
             new = torch.rand(len(step.user), generator=generator) < NEW_USERS
             step = step.as_new(new.to(step.user.device))
         first = len(step.item) - len(step.negatives)
-        rivals, there = self._hardest(step, temperature)
+        rivals, there, least = self._hardest(step, temperature)
         each = torch.arange(len(rivals), device=rivals.device).repeat_interleave(rivals.size(1))
         rows, columns = torch.cat([step.rows, each]), torch.cat([step.targets, first + rivals.flatten()])
         if step.matched is None:
-            # Rows of vectors, not places in a matrix of all scores: that would be slow to differentiate.
             match = (step.user.index_select(0, rows) * step.item.index_select(0, columns)).sum(dim=1) / temperature
         else:
             of_targets, of_negatives = step.matched
             match = torch.cat([of_targets, of_negatives.gather(1, rivals).flatten()])
         score = match + step.bias.index_select(0, columns)
+        # A target that is no candidate will not be ranked by the head. To ask for it against candidates alone would
+        # teach that a low score by the product is a good sign.
+        weights = step.weights * (score[: len(step.targets)] >= least.index_select(0, step.rows))
         context = self.context(step.past, step.h, step.places, generator)
         positive, negative = self(step.user, step.item, rows, columns, score, context).tensor_split([len(step.targets)])
         negative = negative.view(there.shape).masked_fill(~there, torch.finfo(negative.dtype).min / 2)
         # The rivals stand for themselves alone, so nothing is corrected.
         log_q = -math.log(rivals.size(1))
-        return softmax_over_samples(positive, negative, log_q, rows=step.rows, weights=step.weights)
+        return softmax_over_samples(positive, negative, log_q, rows=step.rows, weights=weights)
 
-    @torch.no_grad()
-    def _hardest(self, step: Step, temperature: float) -> tuple[Tensor, Tensor]:
-        """Return the places of the best negatives of each row, and which are any: the others are what the user took."""
+    def _hardest(self, step: Step, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the places of the best negatives of each row, which are any, and the least of their scores.
+
+        Those that are none are what the user took.
+        """
         rival, bias = (part[len(step.item) - len(step.negatives) :] for part in (step.item, step.bias))
         scores = bias + (step.user / temperature @ rival.t() if step.matched is None else step.matched[1])
         taken = accidental_hits(step.took.rows, step.took.items, step.negatives)
         scores = scores.index_put_(taken, scores.new_tensor(-torch.inf))
-        best, rivals = scores.topk(min(self.num_candidates, scores.size(1)), dim=1, sorted=False)
-        return rivals, best > -torch.inf
+        best, rivals = scores.topk(min(self.num_candidates, scores.size(1)), dim=1)
+        return rivals, best > -torch.inf, best[:, -1]
 
     def rerank(
         self, scores: Tensor, histories: Histories, user: Tensor, item: Tensor, context: Tensor | None

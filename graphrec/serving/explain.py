@@ -58,7 +58,8 @@ class Explanation:
         item_id: The recommended item.
         title: Its title, or its id.
         score: Its score.
-        base: What it scores without any history (its popularity); the rest of the score comes from the past items.
+        base: What it scores without any history (its popularity, and what a head makes of the user's attributes); the
+            rest of the score comes from the past items.
         past: The past items that add most, largest first.
         paths: Paths through the knowledge graph, in the order of :func:`paths_to`; empty where the model reads none.
         method: A key of :data:`METHODS`, or "none" where the score does not depend on the history.

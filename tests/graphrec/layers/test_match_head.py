@@ -21,6 +21,11 @@ def made(context=0, **options):
     return head
 
 
+def weight(lin):
+    """The weights of a layer, which are stored at another scale."""
+    return lin.weight / lin.in_features**0.5
+
+
 def question(context=0):
     rows, columns = torch.tensor([0, 2, 2, 1, 0]), torch.tensor([6, 0, 0, 3, 2])
     told = torch.randn(USERS, context, dtype=torch.float64) if context else None
@@ -35,10 +40,10 @@ def test_equals_the_formula_pair_by_pair(context):
     for pair, (row, column) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
         u, g = user[row] * CHANNELS**0.5, item[column] * CHANNELS**0.5
         known = u if told is None else torch.cat([u, told[row]])
-        z = head.lin_product.weight @ (u * g) + head.lin_user.weight @ known + head.lin_user.bias
-        z = z + head.lin_item.weight @ g + head.lin_score.weight[:, 0] * score[pair]
-        hidden = F.gelu(head.lin_hidden.weight @ F.gelu(z) + head.lin_hidden.bias)
-        torch.testing.assert_close(found[pair], head.lin_out.weight[0] @ hidden)
+        z = weight(head.lin_product) @ (u * g) + weight(head.lin_user) @ known + head.lin_user.bias
+        z = z + weight(head.lin_item) @ g + weight(head.lin_score)[:, 0] * score[pair]
+        hidden = F.gelu(weight(head.lin_hidden) @ F.gelu(z) + head.lin_hidden.bias)
+        torch.testing.assert_close(found[pair], weight(head.lin_out)[0] @ hidden)
 
 
 def test_many_pairs_give_what_few_give():
@@ -58,7 +63,7 @@ def test_starts_near_the_plain_product_and_learns_from_all_it_is_told():
     user, item, rows, columns, score, told = question(4)
     told.requires_grad_()
     found = head(user, item, rows, columns, score, told)
-    assert found.abs().max() < 0.2
+    assert found.abs().max() < 0.5
     found.square().sum().backward()
     for name, weight in head.named_parameters():
         assert weight.grad.abs().sum() > 0, name

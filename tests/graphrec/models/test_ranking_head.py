@@ -19,7 +19,7 @@ from graphrec.models.ranking_head import RankingHead, Step
 from graphrec.training import Trainer
 from kg_loaders.graph import Feature
 
-OPTIONS = {"dim": 16, "num_negatives": 60, "head": "mlp", "head_channels": 24, "rerank": 10}
+OPTIONS = {"dim": 16, "num_negatives": 60, "head": "mlp", "head_channels": 24, "head_dropout": 0.2, "rerank": 10}
 SIDE = ["taste", "age", "hour"]
 
 
@@ -67,8 +67,8 @@ def made(graph=None, **options):
     model = InductiveKGAT.from_graph(graph, **{**OPTIONS, **options})
     model.prepare(histories_of(graph))
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.5)
+        for name, weight in model.named_parameters():
+            weight.normal_(std=2.0 if name.startswith("head.match.") else 0.5)  # those are stored at another scale
     return model.eval()
 
 
@@ -140,19 +140,20 @@ def test_without_a_history_the_head_has_nothing_to_go_by():
     torch.testing.assert_close(score(model, Histories.from_lists([[]], [1]))[0], model.bias().detach())
 
 
-def test_the_loss_is_the_softmax_of_targets_against_the_hardest_negatives():
+def test_the_loss_is_the_softmax_of_targets_that_are_candidates_against_the_hardest_negatives():
     torch.manual_seed(0)
     head = RankingHead(4, "mlp", 8, num_candidates=2, max_length=5, dropout=0.0, side=None)
     torch.nn.init.normal_(head.match.lin_out.weight)
     user, item = F.normalize(torch.randn(2, 4), dim=1), F.normalize(torch.randn(3 + 5, 4), dim=1)
-    bias, negatives = torch.randn(8), torch.tensor([10, 11, 12, 13, 14])
+    # One of the targets scores far below all negatives, and another far above.
+    bias, negatives = torch.tensor([9.0, -9.0, 9.0, 0.1, -0.2, 0.3, -0.4, 0.5]), torch.tensor([10, 11, 12, 13, 14])
     took = Histories.from_lists([[12, 3], [11, 14, 13, 10]])  # so the second has one rival only
-    weights, rows, targets = torch.tensor([1.0, 3.0]), torch.tensor([1, 0]), torch.tensor([2, 0])
+    weights, rows, targets = torch.tensor([1.0, 3.0, 5.0]), torch.tensor([1, 0, 0]), torch.tensor([2, 0, 1])
     step = Step(user, took, torch.randn(15, 4), took.items, item, bias, negatives, took, rows, targets, weights)
     found = head.loss(step, 0.5, torch.Generator())
     product = user @ item.t() / 0.5 + bias  # [2, 8]
     losses = []
-    for row, target in zip(rows.tolist(), targets.tolist(), strict=True):
+    for row, target in ((1, 2), (0, 0)):
         mine = set(took.items[took.rows == row].tolist())
         free = [3 + place for place, negative in enumerate(negatives.tolist()) if negative not in mine]
         hardest = sorted(free, key=lambda column, row=row: -product[row, column])[:2]
@@ -161,6 +162,24 @@ def test_the_loss_is_the_softmax_of_targets_against_the_hardest_negatives():
         logits = head(user, item, at, columns, product[row, columns], None)
         losses.append(F.cross_entropy(logits[None], torch.tensor([0])))
     torch.testing.assert_close(found, (losses[0] * 1.0 + losses[1] * 3.0) / 4.0)
+
+
+@EVERY
+def test_a_head_leaves_the_gradient_of_the_product_alone(options):
+    graph = with_attributes(planted_graph())
+    model, histories = made(graph, **{**options, "dropout": 0.0}).train(), histories_of(graph)
+    gradients = []
+    for _ in range(2):
+        model.zero_grad()
+        model.loss(histories, torch.Generator().manual_seed(0)).backward()
+        of_all = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        gradients.append({name: value for name, value in of_all.items() if not name.startswith("head.")})
+        assert (len(of_all) > len(gradients[-1])) == (model.head is not None)
+        plain(model)
+    first, second = gradients
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name], msg=name)
 
 
 @pytest.mark.parametrize("options", [{}, {"match_temperature": 0.1}])
@@ -197,6 +216,7 @@ def test_a_new_user_is_ranked_for_by_taste():
     graph = with_attributes(planted_graph())
     case = TestSideFeatures()
     case.options = {**OPTIONS, "side_features": ["taste"], "rerank": 80}
+    case.epochs = 60  # a tenth of the users of a step are new
     model = case.fit(graph)
     users = torch.tensor([user for user in range(graph.num_users) if user % 7])
     new = Histories.from_lists([[] for _ in users], users.tolist())
@@ -225,7 +245,7 @@ def test_in_order_the_head_is_asked_one_next_item_a_user(monkeypatch):
     [{}, {"head": "gru", "max_length": 20}, {"match_temperature": 0.1}, {"sequence": 1, "max_length": 20}],
 )
 def test_a_step_that_makes_few_rows_equals_one_that_makes_all(options, monkeypatch):
-    model = made(dropout=0.0, num_negatives=20, **options).double()
+    model = made(dropout=0.0, head_dropout=0.0, num_negatives=20, **options).double()
     histories = histories_of(planted_graph()).select(torch.tensor([3, 50, 7]))
     results = []
     for rows_of in (InductiveKGAT._rows_of, lambda self, items: (None, items)):
