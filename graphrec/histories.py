@@ -27,7 +27,7 @@ class Histories:
     Args:
         items: Item indices, int64 ``[total]``.
         offsets: Row boundaries from 0 to ``total``, int64 ``[batch_size + 1]``.
-        user_index: Who they are, int64 ``[batch_size]``; ``None`` for strangers.
+        user_index: Who they are, int64 ``[batch_size]``; ``None`` for strangers, -1 for a stranger among known users.
         times: Seconds, float64 ``[total]``; ``None`` where unknown.
         weights: Ratings or counts, float32 ``[total]``; ``None`` where unknown.
 
@@ -172,6 +172,19 @@ class Histories:
             None if self.user_index is None else self.user_index[self.rows],
             _at(self.times, position),
             _at(self.weights, position),
+        )
+
+    def entries(self, places: Tensor) -> Histories:
+        """Return a history of one entry for each place, int64, that of its user.
+
+        Example:
+            >>> entries = Histories.from_lists([[3, 1, 4], [5]], user_index=[8, 9]).entries(torch.tensor([3, 1]))
+            >>> entries.items.tolist(), entries.user_index.tolist()
+            ([5, 1], [9, 8])
+        """
+        rows, bounds = self.rows[places], torch.arange(len(places) + 1, device=self.items.device)
+        return Histories(
+            self.items[places], bounds, _at(self.user_index, rows), _at(self.times, places), _at(self.weights, places)
         )
 
     def order(self) -> Tensor:

@@ -5,7 +5,9 @@ python scripts/measure_short_histories.py ml-1m --models EASE,InductiveKGAT
 A tenth of the users become strangers: all they took leaves the training part. Each is asked about by the first 0, 1, 2,
 5 items they took (in order of time, or in a random order where none is known), and everything they took after the
 longest of these is what is looked for: the same question with more and more known. Users who took no more are left out
-and counted. Settings are the committed ones of the data set, and --model.OPTION is for the last model.
+and counted. Settings are the committed ones of the data set, and --model.OPTION is for the last model. Where its head
+reads attributes of users (--model.head mlp --model.side_features [age]), it has a second row: that of strangers of whom
+these are known.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from graphrec.experiment.config import resolve_model
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.reading import read_options, split_model_options
 from graphrec.histories import Histories
-from graphrec.models import MODELS
+from graphrec.models import MODELS, InductiveKGAT
 from graphrec.models.base import Recommender
 from graphrec.process import settle_process
 from graphrec.training import Trainer
@@ -46,24 +48,35 @@ def make_strangers(graph: RecGraph, share: float, seed: int) -> tuple[RecGraph, 
 
 def first_items(
     graph: RecGraph, strangers: np.ndarray, longest: int, seed: int
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Return what each stranger with more than ``longest`` items took first, and what after that."""
+) -> tuple[list[list[int]], list[list[int]], list[int]]:
+    """Return what each stranger with more than ``longest`` items took first, what after that, and who they are."""
     rng = np.random.default_rng(seed)
     part = graph.part("test")
     bounds = np.searchsorted(part.user, np.arange(graph.num_users + 1))
-    shown, wanted = [], []
+    shown, wanted, users = [], [], []
     for user in strangers:
         items = part.item[bounds[user] : bounds[user + 1]]
         if len(items) > longest:
             items = items if part.time is not None else rng.permutation(items)
             shown.append(items[:longest].tolist())
             wanted.append(items[longest:].tolist())
-    return shown, wanted
+            users.append(int(user))
+    return shown, wanted, users
 
 
-def ndcg(model: Recommender, shown: Sequence[Sequence[int]], wanted: Sequence[Sequence[int]], n: int, k: int) -> float:
-    """Return the mean NDCG at ``k`` over strangers of whom the first ``n`` items are known; none shown is returned."""
-    known = Histories.from_lists([row[:n] for row in shown])
+def ndcg(
+    model: Recommender,
+    shown: Sequence[Sequence[int]],
+    wanted: Sequence[Sequence[int]],
+    n: int,
+    k: int,
+    users: Sequence[int] | None = None,
+) -> float:
+    """Return the mean NDCG at ``k`` over strangers of whom the first ``n`` items are known; none shown is returned.
+
+    With ``users`` it is also known who they are, so that their attributes count.
+    """
+    known = Histories.from_lists([row[:n] for row in shown], users)
     with torch.no_grad():
         found, _ = top_k(model.score(known), k, Histories.from_lists(shown))
     gain = 1 / torch.log2(torch.arange(2, k + 2).double())
@@ -102,9 +115,13 @@ def main() -> None:
             torch.manual_seed(seed)
             model = MODELS[name].from_graph(graph, **config.model.options)
             Trainer(config.train, seed=seed).fit(model, graph, build_evaluator(config))
-            shown, wanted = first_items(graph, strangers, max(lengths), seed)
-            found = [ndcg(model, shown, wanted, length, arguments.k) for length in lengths]
-            values.setdefault(name, []).append(found)
+            shown, wanted, users = first_items(graph, strangers, max(lengths), seed)
+            rows: list[tuple[str, list[int] | None]] = [(name, None)]
+            if isinstance(model, InductiveKGAT) and model.head is not None and model.head.knows_users:
+                rows.append((f"{name}, attributes known", users))
+            for row, who in rows:
+                found = [ndcg(model, shown, wanted, length, arguments.k, who) for length in lengths]
+                values.setdefault(row, []).append(found)
     if arguments.json:
         about = {"dataset": arguments.dataset, "k": arguments.k, "lengths": lengths, "num_strangers": len(shown)}
         print(json.dumps({**about, "ndcg": values}))
@@ -112,10 +129,10 @@ def main() -> None:
     left_out = len(strangers) - len(shown)
     print(f"\n{arguments.dataset}: ndcg@{arguments.k} of {len(shown)} strangers by the number of items known of them")
     print(f"({left_out} who took no more than {max(lengths)} are left out; mean over {arguments.seeds} seeds)")
-    print(" ".join([f"{'':<16}", *(f"{length:>7}" for length in lengths)]))
-    for name, rows in values.items():
-        means = [statistics.mean(row[at] for row in rows) for at in range(len(lengths))]
-        print(" ".join([f"{name:<16}", *(f"{mean:7.4f}" for mean in means)]))
+    print(" ".join([f"{'':<32}", *(f"{length:>7}" for length in lengths)]))
+    for name, runs in values.items():
+        means = [statistics.mean(run[at] for run in runs) for at in range(len(lengths))]
+        print(" ".join([f"{name:<32}", *(f"{mean:7.4f}" for mean in means)]))
 
 
 if __name__ == "__main__":

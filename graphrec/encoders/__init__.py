@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from graphrec.encoders.knowledge_graph import AttendedEdges, ItemEdges, KnowledgeGraphEncoder
     from graphrec.encoders.likeness import LikenessEncoder
     from graphrec.encoders.modality import ModalityEncoder
+    from graphrec.encoders.side_features import SideFeatureEncoder, side_features_of
     from graphrec.encoders.text import TextEncoder
     from graphrec.encoders.trans_r import TransR
     from graphrec.encoders.tuned_text import TunedText
@@ -24,11 +25,13 @@ __all__ = [
     "KnowledgeGraphEncoder",
     "LikenessEncoder",
     "ModalityEncoder",
+    "SideFeatureEncoder",
     "TextEncoder",
     "TransR",
     "TunedText",
     "content_of",
     "read_item_features",
+    "side_features_of",
 ]
 
 _MODULES = {
@@ -38,11 +41,13 @@ _MODULES = {
     "KnowledgeGraphEncoder": "knowledge_graph",
     "LikenessEncoder": "likeness",
     "ModalityEncoder": "modality",
+    "SideFeatureEncoder": "side_features",
     "TextEncoder": "text",
     "TransR": "trans_r",
     "TunedText": "tuned_text",
     "content_of": "content",
     "read_item_features": "vectors",
+    "side_features_of": "side_features",
 }
 
 

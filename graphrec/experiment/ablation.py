@@ -9,13 +9,15 @@ from typing import Any
 from graphrec.experiment.config import RunConfig
 from kg_loaders import RecGraph
 
-# Options that switch a part on, their value without it, and how the part is called.
+# Options that switch a part on, their value without it (all of them count as false), and how the part is called.
 SWITCHES: tuple[tuple[str, Any, str], ...] = (
     ("sequence", 0, "sequence"),
     ("co_neighbors", 0, "co-occurrences"),
     ("like_neighbors", 0, "likeness"),
     ("match_temperature", 0.0, "matching"),
     ("drop_id", 0.0, "dropped ids"),
+    ("side_features", (), "side features"),
+    ("head", None, "head"),
 )
 
 
@@ -42,11 +44,13 @@ def ablations(
     if len(modalities) > 1 and can_do_without:
         yield " and ".join(modalities), _with(config, modalities=())
     for option, without, name in SWITCHES:
-        if config.model.options.get(option, without) != without:
+        if config.model.options.get(option):
             yield name, _with(config, **{option: without})
 
 
 def _with(config: RunConfig, **options: Any) -> RunConfig:
     if options.get("modalities") == () and config.model.options.get("like_neighbors"):
         options["like_neighbors"] = 0  # nothing is left to be like
+    if "head" in options:
+        options["side_features"] = ()  # nothing is left to read them
     return replace(config, model=replace(config.model, options={**config.model.options, **options}))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from graphrec.layers.kgcn_conv import KGCNConv
     from graphrec.layers.kgin_conv import KGINConv
     from graphrec.layers.light_gcn_conv import LightGCNConv
+    from graphrec.layers.match_head import MatchHead
     from graphrec.layers.modality_tokens import ModalityTokens
     from graphrec.layers.ragged_self_attention import RaggedSelfAttention
     from graphrec.layers.relation_attention_conv import RelationAttentionConv
@@ -38,6 +39,7 @@ __all__ = [
     "KGCNConv",
     "KGINConv",
     "LightGCNConv",
+    "MatchHead",
     "ModalityTokens",
     "RaggedSelfAttention",
     "RelationAttentionConv",
@@ -58,6 +60,7 @@ _MODULES = {
     "KGCNConv": "kgcn_conv",
     "KGINConv": "kgin_conv",
     "LightGCNConv": "light_gcn_conv",
+    "MatchHead": "match_head",
     "ModalityTokens": "modality_tokens",
     "RaggedSelfAttention": "ragged_self_attention",
     "RelationAttentionConv": "relation_attention_conv",

@@ -175,7 +175,7 @@ def _loss(
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # under autocast they are bfloat16
     if positive_items is not None and negative_items is not None:
         # A large negative number, not -inf: a row without any negative left has a gradient of 0, not NaN.
-        hits = _accidental_hits(rows, positive_items, negative_items)
+        hits = accidental_hits(rows, positive_items, negative_items)
         logits = logits.index_put_(hits, logits.new_tensor(torch.finfo(logits.dtype).min / 2))
     others = logits.logsumexp(dim=1)  # [num_rows]
     loss = torch.logaddexp(positive, others.index_select(0, rows)) - positive
@@ -188,8 +188,19 @@ def _check_size(name: str, tensor: Tensor, size: int) -> None:
         raise ArgumentError(f"{name} must have shape [{size}], got {list(tensor.shape)}")
 
 
-def _accidental_hits(rows: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the (row, column) pairs of the score matrix whose negative is one of the row's targets."""
+def accidental_hits(rows: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the (row, column) pairs of a score matrix whose negative is one of the row's targets.
+
+    Args:
+        rows: The row of each target, int64 ``[num_targets]``.
+        positive_items: Which item each target is.
+        negative_items: Which item each column is; an item may have several.
+
+    Example:
+        >>> rows, columns = accidental_hits(torch.tensor([0, 1]), torch.tensor([7, 5]), torch.tensor([5, 6, 5]))
+        >>> rows.tolist(), columns.tolist()
+        ([1, 1], [0, 2])
+    """
     in_order, order = negative_items.sort()
     first = torch.searchsorted(in_order, positive_items)
     # An item may have been drawn several times: all of its draws are hits.

@@ -68,6 +68,14 @@ class Recommender(nn.Module, ABC):
             StrangerError: The model needs ``user_index`` and got none, or one beyond its table.
         """
 
+    def score_item(self, histories: Histories, item: int) -> Tensor:
+        """Score one item for each history, float32 ``[batch_size]``, as it is where the item is recommended.
+
+        That is its column of :meth:`score`, also where a second stage of ranking scores the best candidates alone: then
+        it is what that stage makes of the item, candidate or not.
+        """
+        return self.score(histories)[:, item]
+
     def contributions(self, histories: Histories, item: int) -> Tensor | None:
         """Split the score of one item over the history entries, exactly.
 

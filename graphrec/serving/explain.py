@@ -58,7 +58,8 @@ class Explanation:
         item_id: The recommended item.
         title: Its title, or its id.
         score: Its score.
-        base: What it scores without any history (its popularity); the rest of the score comes from the past items.
+        base: What it scores without any history (its popularity, and what a head makes of the user's attributes); the
+            rest of the score comes from the past items.
         past: The past items that add most, largest first.
         paths: Paths through the knowledge graph, in the order of :func:`paths_to`; empty where the model reads none.
         method: A key of :data:`METHODS`, or "none" where the score does not depend on the history.
@@ -102,11 +103,12 @@ class Explanation:
 def methods_of(model: Recommender) -> tuple[str, ...]:
     """Return the methods that can explain a model, the default first.
 
-    Leave-one-out works for every model. A score that is a sum over the history (InductiveKGAT, EASE, ItemKNN) also has
-    contributions; InductiveKGAT has attention.
+    Leave-one-out works for every model. A score that is a sum over the history (InductiveKGAT without a head, EASE,
+    ItemKNN) also has contributions; InductiveKGAT has attention.
     """
     methods = ["leave-one-out"]
-    if type(model).contributions is not Recommender.contributions:
+    has_head = isinstance(model, InductiveKGAT) and model.head is not None
+    if type(model).contributions is not Recommender.contributions and not has_head:
         methods.append("contributions")
     if isinstance(model, InductiveKGAT):
         methods.append("attention")
@@ -149,7 +151,7 @@ def explain(
     method = allowed[0] if method is None else method
     check_choice(f"method for {type(model).__name__}", method, allowed)
     with torch.no_grad():
-        score = float(model.score(histories)[0, item])
+        score = float(model.score_item(histories, item))
         score_parts = AttendedScore.of(model, histories, item) if method != "contributions" else None
         parts = _parts(model, histories, item, method, score_parts).numpy()
     nothing = torch.zeros(1, histories.items.numel(), dtype=torch.bool)
@@ -197,6 +199,8 @@ def _parts(model: Recommender, histories: Histories, item: int, method: str, att
     if method == "leave-one-out":
         return leave_one_out(model, histories, item) if attended is None else attended.leave_one_out()
     if method == "attention":
+        if attended is None and isinstance(model, InductiveKGAT) and model.head is not None and model.sequence is None:
+            attended = AttendedScore(model, histories, item)  # a head does not change what is attended to
         if attended is None:
             raise ArgumentError(f"{type(model).__name__} reads a history in a way whose attention is not known")
         return attended.attention()

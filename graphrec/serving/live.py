@@ -288,9 +288,9 @@ class LiveRecommender:
         if not questions:
             return []
         histories = _batch([question.history for question in questions])
-        if not run.model.inductive:
-            users = [-1 if question.user_index is None else question.user_index for question in questions]
-            histories = replace(histories, user_index=torch.tensor(users))
+        # An inductive model may know a user's attributes, if not the user.
+        users = [-1 if question.user_index is None else question.user_index for question in questions]
+        histories = replace(histories, user_index=torch.tensor(users))
         seen = _batch([np.concatenate([question.history, question.left_out]) for question in questions])
         # As in RunRecommender, ties are drawn by the user; a stranger counts as the first row.
         drawn_by = torch.tensor([question.user_index or 0 for question in questions])

@@ -56,6 +56,20 @@ def with_content(graph: RecGraph) -> RecGraph:
     return replace(graph, item_features={**graph.item_features, **features})
 
 
+def with_attributes(graph: RecGraph) -> RecGraph:
+    """Return the planted graph, under whatever indices, with users' tastes, their ages, and a code that each has alone.
+
+    The taste of every seventh user is not known.
+    """
+    number = np.array([int(user_id.removeprefix("user-")) for user_id in graph.users])
+    features = {
+        "taste": Feature.text([f"taste {n % 4}" if n % 7 else "" for n in number]),
+        "age": Feature.text([str(18 + n % 50) for n in number]),
+        "code": Feature.text([f"code {n}" for n in number]),
+    }
+    return replace(graph, user_features=features)
+
+
 def relabel(graph: RecGraph, seed: int = 0) -> Relabelling:
     """Give all users, items and other entities new indices; items stay the first entities."""
     rng = np.random.default_rng(seed)

@@ -308,6 +308,20 @@ class GradientCase(ModelCase):
         assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
+class KGATCase(GradientCase):
+    """Behaviour of InductiveKGAT, whose knowledge graph has a table of its own."""
+
+    def relabelled_weight(self, name: str, model: Any, other: Any, relabelling: Relabelling) -> Tensor:
+        if name != "kg.entity":
+            return super().relabelled_weight(name, model, other, relabelling)
+        # Rows follow the encoder's own list of sources: find each entity's old row by its old index.
+        old_of_new = torch.from_numpy(relabelling.entities).argsort()
+        old_rows = {int(entity): row for row, entity in enumerate(model.kg.entities)}
+        rows = [old_rows[int(old_of_new[entity])] for entity in other.kg.entities]
+        weight: Tensor = model.kg.entity[:, rows]
+        return weight
+
+
 def score(model: Recommender, histories: Histories) -> Tensor:
     with torch.no_grad():
         return model.score(histories)

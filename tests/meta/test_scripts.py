@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cases.graphs import with_attributes
 from cases.planted_folder import write_planted
 
 from graphrec.cli import main
 from graphrec.experiment import RunFolder
 from graphrec.histories import Histories
 from kg_loaders import RecGraph
+from kg_loaders.formats import tables
 from kg_loaders.synthetic import planted
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -107,7 +110,8 @@ def test_strangers_leave_the_training_part_and_are_asked_by_their_first_items() 
     assert len(strangers) == 6
     assert not np.isin(graph.part("train", "valid").user, strangers).any()
     assert set(graph.part("test").user) == set(strangers)
-    shown, wanted = script.first_items(graph, strangers, longest=2, seed=0)
+    shown, wanted, users = script.first_items(graph, strangers, longest=2, seed=0)
+    assert users == strangers.tolist()
     part = before.interactions
     for user, first, rest in zip(strangers, shown, wanted, strict=True):
         assert [*first, *rest] == part.item[part.user == user].tolist()  # in order of time
@@ -128,6 +132,36 @@ def test_short_histories_are_measured_from_the_command_line(
     assert rows.keys() == {"Popularity", "EASE", "InductiveKGAT"}
     assert rows["Popularity"][0] == rows["Popularity"][1]
     assert all(0 <= value <= 1 for values in rows.values() for value in values)
+
+
+def test_strangers_have_a_row_with_their_attributes_where_a_head_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GRAPHREC_CACHE", str(tmp_path / "cache"))
+    graph = with_attributes(planted(num_users=30, num_items=40, num_cold_items=4))
+    tables.write(graph, tmp_path / "films")
+    head = ["--model.dim=8", "--model.head=mlp", "--model.side_features=[taste]", "--train.epochs=1"]
+    words = ["--models=InductiveKGAT", "--seeds=1", "--share=0.3", "--lengths=0,2", *head]
+    monkeypatch.setattr("sys.argv", ["measure_short_histories.py", str(tmp_path / "films"), *words])
+    load("measure_short_histories").main()
+    told, known = (line.split() for line in capsys.readouterr().out.splitlines()[-2:])
+    assert (told[0], known[:3]) == ("InductiveKGAT", ["InductiveKGAT,", "attributes", "known"])
+    assert told[1:] != known[3:]
+
+
+def test_the_head_script_measures_each_row_and_its_cost(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--heads=mlp,gru", "--side=hour", "--seeds=1", "--rounds=1", "--metrics=ndcg@5"]
+    options = ["--model.dim=4", "--model.head_channels=4", "--train.epochs=1", "--train.select_by=ndcg@5"]
+    script = load("measure_head")
+    script.main([data, *words, *options])
+    printed = capsys.readouterr().out
+    for row in ("plain product ", "mlp ", "mlp, hour ", "gru ", "gru, hour "):
+        assert f"\n{row}" in printed
+    assert "ndcg@5: mlp, hour - plain product: " in printed
+    script.main([data, *words, *options, "--json"])
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert [row["row"] for row in rows] == ["plain product", "mlp", "mlp, hour", "gru", "gru, hour"]
+    assert all(0 <= row["ndcg@5"] <= 1 and row["seconds_to_rank"] > 0 for row in rows)
 
 
 def test_the_transfer_script_measures_cold_and_warm_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,6 +31,8 @@ def test_each_part_that_is_there_is_left_out_once() -> None:
     assert parts() == ["KG"]
     assert parts(both) == ["KG", "image", "audio", "image and audio"]
     assert parts("--model.co_neighbors=5", "--model.drop_id=0.2") == ["KG", "co-occurrences", "dropped ids"]
+    head = ["--model.head=mlp", "--model.side_features=[hour]"]
+    assert parts(*head) == ["KG", "side features", "head"]
     like = "--model.like_neighbors=5"
     assert parts("--model.modalities=[image]", like, "--data.kg=none") == ["image", "likeness"]
     assert parts(both, "--data.kg=none") == ["image", "audio", "image and audio"]
@@ -52,6 +54,12 @@ def test_what_is_left_keeps_all_other_settings() -> None:
     options = {**config.model.options, "modalities": ("audio",)}
     assert left["image"] == replace(config, model=replace(config.model, options=options))
     assert left["KG"].data.kg == "none"
+    head = ["--model.head=mlp", "--model.side_features=[hour]"]
+    config = resolve(read_options(head, "planted").config, GRAPH)
+    left = dict(ablations(config, GRAPH, reads_kg=True))
+    assert (left["head"].model.options["head"], left["head"].model.options["side_features"]) == (None, ())
+    assert left["side features"].model.options["head"] == "mlp"
+    assert left["side features"].model.options["side_features"] == ()
 
 
 def test_the_table_tests_each_part_against_the_whole(dataset: Path, tmp_path: Path) -> None:

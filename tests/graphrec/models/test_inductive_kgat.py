@@ -3,7 +3,7 @@ from typing import ClassVar
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph, with_content
-from cases.model_case import GradientCase
+from cases.model_case import KGATCase
 
 from graphrec.errors import ArgumentError
 from graphrec.evaluation.topk import top_k
@@ -13,18 +13,9 @@ from graphrec.models import InductiveKGAT, inductive_kgat
 from kg_loaders.synthetic import cold_items
 
 
-class TestInductiveKGAT(GradientCase):
+class TestInductiveKGAT(KGATCase):
     model_class = InductiveKGAT
     options: ClassVar = {"dim": 16, "num_negatives": 60}
-
-    def relabelled_weight(self, name, model, other, relabelling):
-        if name == "kg.entity":
-            # Rows follow the encoder's own list of sources: find each entity's old row by its old index.
-            old_of_new = torch.from_numpy(relabelling.entities).argsort()
-            old_rows = {int(entity): row for row, entity in enumerate(model.kg.entities)}
-            rows = [old_rows[int(old_of_new[entity])] for entity in other.kg.entities]
-            return model.kg.entity[:, rows]
-        return super().relabelled_weight(name, model, other, relabelling)
 
 
 class TestMatched(TestInductiveKGAT):

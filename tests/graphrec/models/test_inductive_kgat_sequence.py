@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases.graphs import histories_of, planted_graph
-from cases.model_case import GradientCase, recall
+from cases.model_case import KGATCase, recall
 
 from graphrec.errors import ArgumentError, LongHistoryWarning, UnorderedHistoryWarning
 from graphrec.histories import Histories
@@ -20,18 +20,9 @@ from kg_loaders.synthetic import cold_items
 NO_TRIPLES = torch.empty(0, 3, dtype=torch.int64)
 
 
-class TestSequence(GradientCase):
+class TestSequence(KGATCase):
     model_class = InductiveKGAT
     options: ClassVar = {"dim": 16, "num_negatives": 60, "sequence": 1, "dropout": 0.0, "max_length": 20}
-
-    def relabelled_weight(self, name, model, other, relabelling):
-        if name == "kg.entity":
-            # Rows follow the encoder's own list of sources: find each entity's old row by its old index.
-            old_of_new = torch.from_numpy(relabelling.entities).argsort()
-            old_rows = {int(entity): row for row, entity in enumerate(model.kg.entities)}
-            rows = [old_rows[int(old_of_new[entity])] for entity in other.kg.entities]
-            return model.kg.entity[:, rows]
-        return super().relabelled_weight(name, model, other, relabelling)
 
 
 def make(**options):
