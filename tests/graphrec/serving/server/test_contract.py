@@ -11,7 +11,7 @@ schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not i
 
 ROUTES = (
     "POST /events", "POST /explain", "GET /health", "POST /history", "GET /items", "POST /items", "GET /metrics",
-    "POST /recommend", "POST /reload", "POST /similar", "GET /users",
+    "POST /recommend", "POST /reload", "GET /report", "POST /similar", "GET /users",
 )  # fmt: skip
 CHECKS = (
     "not_a_server_error",
