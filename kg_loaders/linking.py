@@ -404,7 +404,7 @@ def _names(graph: RecGraph, nodes: Nodes, labels: Sequence[str] | None) -> list[
 
     names = matching.labels_of(graph, nodes, labels)
     ids = matching.vocabulary_of(graph, nodes).ids
-    return ["" if name == id_ and _is_number(id_) else name for name, id_ in zip(names, ids, strict=False)]
+    return ["" if name == id_ and _is_number(id_) else name for name, id_ in zip(names, ids, strict=True)]
 
 
 def _numbers_left_out(dropped: Mapping[str, int]) -> str:

@@ -91,4 +91,5 @@ class PTUPCDR(BridgedRecommender):
         taken = (carried[histories.rows] * factors[histories.items]).sum(dim=1)
         # All items as if not taken, by their Gram matrix; then the difference for those that were.
         everything = ((carried @ (factors.t() @ factors)) * carried).sum()
-        return (everything + (confidence * (1 - taken).square() - taken.square()).sum()) / len(histories)
+        total: Tensor = everything + (confidence * (1 - taken).square() - taken.square()).sum()
+        return total / len(histories)

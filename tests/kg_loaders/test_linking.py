@@ -154,7 +154,7 @@ def test_numbers_of_two_files_are_no_names():
         replace(graph.without_kg(), entities=Vocabulary([*graph.items, *more], "entity"), entity_features={})
         for graph, more in ((books, ["attribute:1", "attribute:2"]), (films, ["attribute:1", "attribute:2"]))
     ]
-    with pytest.raises(GraphError, match=r"by id; 4 entities of equal numbers, which are not the same \(same_entities=True"):
+    with pytest.raises(GraphError, match=r"by id; 4 entities of equal numbers, .* \(same_entities=True"):
         link(*shops, on="entity")
     with pytest.raises(GraphError, match="no entity of 'books' .* matches one of 'films' .* by label"):
         link(*(replace(shop, item_features={}) for shop in shops), on="entity", by="label")
