@@ -51,7 +51,8 @@ class CrossDomainKGAT(InductiveKGAT):
             stand for users that the target does not know yet. Users without source items lose nothing.
         domain_gate: Learn :math:`\delta`; ``False`` keeps it at 1.
         user_prior: Learn :math:`\rho`; ``False`` keeps it at 0.
-        options: Keyword arguments of :class:`InductiveKGAT`, but for ``match_temperature`` and ``head``.
+        options: Keyword arguments of :class:`InductiveKGAT`, but for ``match_temperature``, ``sequence`` and
+            ``head``.
 
     Raises:
         ArgumentError: A value outside its range, or no item in the target.
@@ -85,6 +86,10 @@ class CrossDomainKGAT(InductiveKGAT):
     ) -> None:
         if options.get("match_temperature"):
             raise ArgumentError("match_temperature must be 0 in CrossDomainKGAT: its histories are pooled")
+        if options.get("sequence"):
+            raise ArgumentError(
+                f"sequence must be 0 in CrossDomainKGAT, got {options['sequence']}: its histories are pooled"
+            )
         if options.get("head") is not None:
             raise ArgumentError(f"head must be None in CrossDomainKGAT, got {options['head']!r}: its loss has no head")
         if in_target.dtype != torch.bool or in_target.shape != (num_items,) or not bool(in_target.any()):
