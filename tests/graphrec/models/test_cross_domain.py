@@ -200,6 +200,8 @@ def test_wrong_domains_and_options_are_refused():
         CrossDomainKGAT(3, 0, triples, torch.ones(3, dtype=torch.bool), match_temperature=0.1)
     with pytest.raises(ArgumentError, match="sequence must be 0 in CrossDomainKGAT, got 2"):
         CrossDomainKGAT(3, 0, triples, torch.ones(3, dtype=torch.bool), sequence=2)
+    with pytest.raises(ArgumentError, match="side_features must be empty in CrossDomainKGAT"):
+        CrossDomainKGAT.from_graph(planted(), side_features=["age"])
     with pytest.raises(ArgumentError, match="source_weight"):
         CrossDomainKGAT(3, 0, triples, torch.ones(3, dtype=torch.bool), source_weight=-1.0)
 
