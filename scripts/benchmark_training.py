@@ -265,11 +265,11 @@ class KGINPeer(Peer):
         """Do what the loop of its main.py does; the last pairs that fill no batch are left out there too."""
         self.main.n_items, self.main.device = self.num_items, torch.device("cpu")
         self.model.train()
-        order = torch.randperm(len(self.pairs))
+        pairs = self.pairs[torch.randperm(len(self.pairs))]
         ends = []
         for number in range(self.num_steps if at_most is None else at_most):
             start = number * self.settings.batch_size
-            batch = self.main.get_feed_dict(self.pairs[order], start, start + self.settings.batch_size, self.taken)
+            batch = self.main.get_feed_dict(pairs, start, start + self.settings.batch_size, self.taken)
             loss, *_ = self.model(batch)
             self.optimizer.zero_grad()
             loss.backward()

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError, ConfigError, check_choice
+from graphrec.errors import ArgumentError, ConfigError, RunError, check_choice
 from graphrec.evaluation import combined_interval, paired_bootstrap_rows, seed_interval
 from graphrec.experiment.ablation import ablations
 from graphrec.experiment.build import build_evaluator
@@ -161,6 +161,7 @@ def compare_runs(
     for folder in folders:
         _check_same_question(folder, reference)
     part = "test" if all("test" in folder.metrics for folder in folders) else "valid"
+    _check_same_users(folders, part)
     alike: dict[str, list[RunFolder]] = {}
     for folder in folders:
         alike.setdefault(replace(folder.config, seed=0, out=None).hash, []).append(folder)
@@ -189,12 +190,33 @@ class _Group:
 
 def _check_same_question(folder: RunFolder, reference: RunFolder) -> None:
     """Make sure that two runs saw the same pairs, whatever part of the KG, and were measured alike."""
-    own, other = folder.config, reference.config
-    if replace(own.data, kg=other.data.kg) != other.data or own.eval != other.eval:
-        raise ConfigError(
-            f"{folder.path} and {reference.path} differ in data or evaluation: "
-            f"{own.data}, {own.eval} and {other.data}, {other.eval}"
-        )
+    own, other = folder.config.to_dict(), reference.config.to_dict()
+    own["data"]["kg"] = other["data"]["kg"]
+    for section in ("data", "eval"):
+        changed = first_difference({section: own[section]}, {section: other[section]})
+        if changed is not None:
+            raise ConfigError(
+                f"{folder.path} and {reference.path} differ in {changed[0]}: {changed[1]!r} and {changed[2]!r}"
+            )
+
+
+def _check_same_users(folders: Sequence[RunFolder], part: str) -> None:
+    """Make sure that the runs have values on a part, of the same users.
+
+    Raises:
+        RunError: A run has none, or was measured on other users.
+    """
+    first: Tensor | None = None
+    for folder in folders:
+        if part == "valid" and folder.config.train.refit:
+            raise RunError(
+                f"{folder.path} was refitted on the validation part, and not all runs have a test part; "
+                "train it with --train.refit false to compare it there"
+            )
+        users, _ = folder.per_user(part)
+        first = users if first is None else first
+        if not torch.equal(users, first):
+            raise RunError(f"{folder.path} and {folders[0].path} were measured on other users: the data have changed")
 
 
 def _named(groups: Sequence[tuple[RunFolder, ...]]) -> list[_Group]:

@@ -147,30 +147,15 @@ class Table:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         ends = [f"{metric}{end}" for metric in self.metrics for end in ("", " low", " high")]
-        writer.writerow(
-            [
-                "data",
-                "split",
-                "part",
-                "model",
-                "kg",
-                "without",
-                "setting",
-                "seeds",
-                *ends,
-                "p",
-                "seconds",
-                "peak_memory_mb",
-            ]
-        )
+        which = ["data", "split", "part", "model", "kg", "without", "setting", "seeds"]
+        writer.writerow([*which, *ends, "p", "seconds", "peak_memory_mb"])
         for row in self.rows:
             figures = [row.figures.get(metric, Figure(math.nan)) for metric in self.metrics]
             values = [value for figure in figures for value in (figure.mean, figure.low, figure.high)]
             seeds = " ".join(map(str, row.seeds))
             numbers = [*values, row.p_value, row.seconds, row.peak_memory_mb]
-            writer.writerow(
-                [self.data, self.split, self.part, row.model, row.kg, row.without, row.setting, seeds, *numbers]
-            )
+            table = [self.data, self.split, self.part]
+            writer.writerow([*table, row.model, row.kg, row.without, row.setting, seeds, *numbers])
         return text.getvalue()
 
     def to_dict(self) -> dict[str, Any]:

@@ -204,17 +204,17 @@ class InductiveKGAT(ItemSide):
         self._add_encoders(
             num_relations,
             triples,
-            heads,
-            hops,
-            min_entity_items,
-            gate,
-            co_neighbors,
-            content,
-            tuned,
-            fusion,
-            fusion_heads,
-            fusion_gate,
-            like_neighbors,
+            heads=heads,
+            hops=hops,
+            min_entity_items=min_entity_items,
+            gate=gate,
+            co_neighbors=co_neighbors,
+            content=content,
+            tuned=tuned,
+            fusion=fusion,
+            fusion_heads=fusion_heads,
+            fusion_gate=fusion_gate,
+            like_neighbors=like_neighbors,
         )
         self.head: RankingHead | None = None
         if head is not None:

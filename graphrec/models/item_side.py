@@ -59,6 +59,7 @@ class ItemSide(GradientRecommender):
         self,
         num_relations: int,
         triples: Tensor,
+        *,
         heads: int,
         hops: int,
         min_entity_items: int,

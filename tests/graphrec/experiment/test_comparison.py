@@ -14,6 +14,8 @@ from graphrec.experiment.reading import read_options
 from graphrec.experiment.report import Table
 from graphrec.experiment.runner import run
 from graphrec.models import MODELS
+from kg_loaders import SPLITS
+from kg_loaders.formats import tables
 from kg_loaders.synthetic import planted
 
 SHORT = ["--train.epochs=1", "--train.select_by=recall@10", "--eval.metrics=recall@10,coverage@10"]
@@ -203,5 +205,31 @@ def test_runs_that_answer_other_questions_are_refused(dataset: Path, tmp_path: P
     with pytest.raises(RunError, match="no such run folder"):
         compare_runs([path, tmp_path / "absent"])
     other = finished(dataset, tmp_path / "other", "--eval.metrics=recall@5", "--train.select_by=recall@5")
-    with pytest.raises(ConfigError, match="differ in data or evaluation"):
+    with pytest.raises(ConfigError, match=r"differ in eval.metrics: \['recall@10', 'coverage@10'\] and \['recall@5'\]"):
         compare_runs([path, other])
+
+
+def test_runs_without_a_common_part_are_refused(tmp_path: Path) -> None:
+    graph = planted(num_users=30, num_items=40, num_cold_items=4)
+    split = graph.interactions.split.copy()
+    split[split == SPLITS.index("test")] = SPLITS.index("train")
+    folder = tmp_path / "films"
+    tables.write(graph.with_split(split), folder)
+    paths = [finished(folder, tmp_path / f"refit-{refit}", f"--train.refit={refit}") for refit in ("false", "true")]
+    with pytest.raises(RunError, match="refit-true was refitted on the validation part.*--train.refit false"):
+        compare_runs(paths)
+
+
+def test_runs_measured_on_other_users_are_refused(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [finished(dataset, tmp_path / str(seed), f"--seed={seed}") for seed in (0, 1)]
+    whole = RunFolder.per_user
+
+    def per_user(self: RunFolder, split: str) -> Any:
+        users, values = whole(self, split)
+        return (users[1:] if self.path == paths[1] else users), values
+
+    monkeypatch.setattr(RunFolder, "per_user", per_user)
+    with pytest.raises(RunError, match="were measured on other users"):
+        compare_runs(paths)
