@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from scipy.stats import binomtest
 
 from graphrec.cli import main
 from graphrec.errors import ArgumentError
-from graphrec.serving.online import OnlineReport, clustered_interval, report
+from graphrec.evaluation.significance import Interval
+from graphrec.serving.online import ClickThrough, OnlineReport, Preference, clustered_interval, report
 from graphrec.serving.store import Click, ShownList, Store
 
 
@@ -126,3 +128,16 @@ def test_command_prints_tables_and_json(where: str, capsys: pytest.CaptureFixtur
 def test_command_names_a_store_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "no-such.sqlite"]) == 1
     assert "no-such.sqlite: there is no such store" in capsys.readouterr().err
+
+
+def test_the_service_documents_every_field_of_a_report():
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    from graphrec.serving.server import schemas
+
+    for answer, source in (
+        (schemas.ClickThroughOut, ClickThrough),
+        (schemas.PreferenceOut, Preference),
+        (schemas.ReportResponse, OnlineReport),
+    ):
+        assert list(answer.model_fields) == [field.name for field in fields(source)]
+    assert list(schemas.RateOut.model_fields) == list(Interval._fields)
