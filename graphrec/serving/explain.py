@@ -126,7 +126,8 @@ def explain(
     - ``"contributions"`` splits a score that is a sum over the past items. For EASE and ItemKNN that is the same. For
       InductiveKGAT the sum is exact, but its terms share one attention, which another history would divide otherwise;
       paths are those of the attention.
-    - ``"attention"`` shows what the model looks at, which is not what decides: docs/explanations.md says how far they differ.
+    - ``"attention"`` shows what the model looks at, which is not what decides: docs/explanations.md says how far
+      they differ.
 
     A blend's paths are those of the first model in it, by attention. (Integrated Gradients do not fit: scores of
     normalised attention and cosines do not change when all weights of a history grow together, so all gradients on the

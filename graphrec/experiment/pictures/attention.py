@@ -62,6 +62,8 @@ def attention_shares(
         >>> [float(bar.get_width()) for bar in ax.patches]
         [70.0, 30.0]
     """
+    from matplotlib.transforms import ScaledTranslation
+
     check_range("most", most, 1)
     for name, share in shares.items():
         if not math.isfinite(share) or share < 0:
@@ -105,12 +107,15 @@ def attention_shares(
     ax.set_xlabel("share, %", fontsize=SMALL)
     if compared is not None:
         ax.plot([], [], "|", color=VERMILION, markersize=12, markeredgewidth=2.5, label=plain(compared_name))
-        from matplotlib.transforms import ScaledTranslation
-
         # Under the axis, beside its label: between few bars there is no room.
         below = ax.transAxes + ScaledTranslation(0, -0.2, ax.figure.dpi_scale_trans)
         ax.legend(
-            frameon=False, fontsize=SMALL, loc="upper right", bbox_to_anchor=(1, 0), bbox_transform=below, borderaxespad=0
+            frameon=False,
+            fontsize=SMALL,
+            loc="upper right",
+            bbox_to_anchor=(1, 0),
+            bbox_transform=below,
+            borderaxespad=0,
         )
     open_frame(ax, grid="x")
     set_title(ax, heading, about)
