@@ -124,6 +124,9 @@ class LinkedPair:
             lines.append("  ".join([f"{kind:<10}", *cells]))
         lines += ["", f"union: {self.union!r}"]
         lines += [f"{count:,} {reason}" for reason, count in self.dropped.items()]
+        numbered = self.source.users.is_integer and self.target.users.is_integer
+        if numbered and len(self.shared_users) and (self.same_users or (self.on, self.by) == ("user", "id")):
+            lines.append("user ids are plain numbers: the link holds only if both files number the same people")
         if len(self.review):
             open_ = int((~self.review["linked"]).sum())
             lines.append(f"{len(self.review):,} matches to review, {open_:,} of them not linked: see pair.review")

@@ -359,6 +359,17 @@ def test_the_summary_tells_overlap_and_what_was_dropped():
     assert f"2 {HELD_OUT_PAIRS}" in text
 
 
+def test_the_summary_warns_of_users_who_are_merely_numbered():
+    warning = "user ids are plain numbers: the link holds only if both files number the same people"
+    books, films = books_and_films()
+    assert warning not in link(books, films, on="user").summary()
+    numbered = [
+        replace(graph, users=Vocabulary([str(n) for n in range(graph.num_users)], "user")) for graph in (books, films)
+    ]
+    assert warning in link(*numbered, on="user").summary()
+    assert warning not in link(*numbered, on="entity", same_entities=True).summary()
+
+
 def test_the_repr_names_the_graphs():
     assert repr(link(*books_and_films(), on="user")) == (
         "LinkedPair('books' -> 'films' on user; shared: 2 users, 0 items, 1 entities)"
