@@ -137,6 +137,17 @@ def test_content_starts_as_if_it_were_not_there():
     assert torch.equal(model.score(histories_of(graph)), plain.score(histories_of(graph)))
 
 
+def test_by_default_content_starts_low_so_that_it_drowns_nothing():
+    graph = with_content(planted_graph())
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(graph, dim=64, modalities=["image"]).eval()
+    plain = InductiveKGAT.from_graph(graph, dim=64).eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("modalities.")})
+    with torch.no_grad():
+        told, h = model.item_vectors()[0], plain.item_vectors()[0]
+    assert 0 < (told - h).norm() < 0.02 * h.norm()
+
+
 def test_an_item_that_nobody_took_is_where_its_likes_are():
     graph = with_content(planted_graph().without_kg())
     model = fitted(graph, modalities=["image"], like_neighbors=4, fusion_gate=0.0)
