@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import shutil
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -18,9 +21,23 @@ from cases.served_runs import Client, serving
 from graphrec.cli import main
 from graphrec.cli.serve import SCOPES
 from graphrec.serving.server import keys
+from graphrec.serving.server.service import Service
 from graphrec.serving.store import Store
 
 QUESTION = {"user_id": "user-01", "k": 5}
+
+
+def test_a_run_that_is_replaced_goes_without_the_garbage_collector(runs: tuple[Path, Path]) -> None:
+    """The first run is kept from the collector, so it must not refer to itself."""
+    service = Service({"films": runs[0]}, None)
+    old = weakref.ref(service.models["films"].live)
+    gc.disable()
+    try:
+        asyncio.run(service.reload(None))
+        assert old() is None
+    finally:
+        gc.enable()
+        service.close()
 
 
 def test_runs_are_reloaded_without_a_request_that_fails_and_a_stop_answers_what_was_asked(
