@@ -60,8 +60,8 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if hasattr(signal, "SIGHUP"):
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._start_reload)
-        # What is loaded by now stays, or goes by reference counting when another run takes its place. To look for cycles
-        # in it would hold up every answer for a fifth of a second.
+        # What is loaded by now stays, or goes by reference counting when another run takes its place.
+        # To look for cycles in it would hold up every answer for a fifth of a second.
         gc.collect()
         gc.freeze()
         self._log("ready", models=list(self._service.models))
