@@ -51,8 +51,8 @@ class CrossDomainKGAT(InductiveKGAT):
             stand for users that the target does not know yet. Users without source items lose nothing.
         domain_gate: Learn :math:`\delta`; ``False`` keeps it at 1.
         user_prior: Learn :math:`\rho`; ``False`` keeps it at 0.
-        options: Keyword arguments of :class:`InductiveKGAT`, but for ``match_temperature``, ``sequence`` and
-            ``head``.
+        options: Keyword arguments of :class:`InductiveKGAT`, but for ``match_temperature``, ``sequence``,
+            ``head`` and ``popularity_prior``.
 
     Raises:
         ArgumentError: A value outside its range, or no item in the target.
@@ -89,6 +89,11 @@ class CrossDomainKGAT(InductiveKGAT):
         if options.get("sequence"):
             raise ArgumentError(
                 f"sequence must be 0 in CrossDomainKGAT, got {options['sequence']}: its histories are pooled"
+            )
+        if options.get("popularity_prior"):
+            raise ArgumentError(
+                f"popularity_prior must be 0 in CrossDomainKGAT, got {options['popularity_prior']}: "
+                "the charts of one domain say nothing of the other; see user_prior"
             )
         if options.get("head") is not None:
             raise ArgumentError(f"head must be None in CrossDomainKGAT, got {options['head']!r}: its loss has no head")

@@ -65,6 +65,16 @@ class InductiveKGAT(ItemSide):
 
     instead of hiding items. Where a graph has no times, order is unknown, and :meth:`from_graph` pools all the same.
 
+    With ``popularity_prior`` a above 0 the charts have a say in the list of a user of whom few items are known, and
+    lose it as these grow in number:
+
+    .. math:: s'(u, j) = s(u, j) + w(n) \log \frac{1 + c_j}{1 + \bar c}, \qquad
+        w(n) = \frac{a}{1 + n} \Bigl(1 - \frac{n}{b}\Bigr)_+, \qquad n = |\mathcal{H}_u|
+
+    where :math:`c_j` users took item j, :math:`\bar c` took one that was taken at all on average, and b is
+    ``prior_length``. Only the direction of u counts, so without it one item speaks as loud as a hundred. From b items
+    on all scores are those without it, to the last bit; training never sees it.
+
     With ``head`` a network ranks the best candidates of the product anew, and is trained with the rest
     (:class:`~graphrec.models.ranking_head.RankingHead`). It sees both vectors, their product, the score, and what
     ``side`` knows of the user: :math:`\hat{s}(u, j) = s(u, j) + y_{uj}`, for candidates alone.
@@ -105,6 +115,8 @@ class InductiveKGAT(ItemSide):
         sequence: Blocks of causal self-attention over the history; 0 pools it. With it, ``keep``, ``hidden_only`` and
             ``attend_history`` have no meaning.
         sequence_heads: Attention heads of each of these blocks; must divide ``dim``.
+        popularity_prior: a, the weight of the charts where nothing is known of a user; 0 for none.
+        prior_length: b, the length of a history from which on the charts say nothing.
         max_length: Most recent items of a history that self-attention or the GRU reads; in self-attention, distances
             between them have a bias each.
         num_time_buckets: Time intervals between them that have a bias; 0 for none, otherwise histories need times.
@@ -120,7 +132,9 @@ class InductiveKGAT(ItemSide):
 
     Source:
         Typed attention after Wang et al., "KGAT" (KDD 2019), eq. 3-5; the user as a function of items after Paterek's
-        "NSVD" (KDD Cup 2007), with attention; the loss after Liang et al., "Mult-VAE" (WWW 2018), eq. 2, sampled.
+        "NSVD" (KDD Cup 2007), with attention; the loss after Liang et al., "Mult-VAE" (WWW 2018), eq. 2, sampled. A
+        prior whose weight falls with the evidence after the Dirichlet smoothing of Zhai and Lafferty, "A Study of
+        Smoothing Methods for Language Models Applied to Ad Hoc Information Retrieval" (SIGIR 2001), here of logarithms.
     """
 
     def __init__(
@@ -152,6 +166,8 @@ class InductiveKGAT(ItemSide):
         untied: bool = True,
         sequence: int = 0,
         sequence_heads: int = 1,
+        popularity_prior: float = 0.0,
+        prior_length: int = 16,
         max_length: int = 50,
         num_time_buckets: int = 0,
         dropout: float = 0.2,
@@ -169,7 +185,14 @@ class InductiveKGAT(ItemSide):
         check_range("keep", keep, low=1e-3, high=1.0)
         check_range("target_power", target_power, low=0.0, high=1.0)
         check_range("sequence", sequence, low=0)
+        check_range("popularity_prior", popularity_prior, low=0.0)
+        check_range("prior_length", prior_length, low=1)
         check_range("max_length", max_length, low=1)
+        if popularity_prior and head is not None:
+            raise ArgumentError(
+                f"popularity_prior must be 0 with head={head!r}, got {popularity_prior}: "
+                "a head learns from scores without it"
+            )
         if sequence and match_temperature:
             raise ArgumentError(
                 f"match_temperature must be 0 with sequence={sequence}, got {match_temperature}: "
@@ -189,6 +212,10 @@ class InductiveKGAT(ItemSide):
         self.match = HistoryMatch(match_temperature) if match_temperature else None
         self.pool = HistoryAttentionPooling(dim)
         self.pool.requires_grad_(attend_history)
+        self.popularity_prior = popularity_prior
+        self.prior_length = prior_length
+        self.num_takers: Tensor | None
+        self.register_buffer("num_takers", torch.zeros(num_items) if popularity_prior else None)
         self.max_length = max_length
         self._told = False
         self.sequence: HistorySelfAttention | None = None
@@ -275,6 +302,8 @@ class InductiveKGAT(ItemSide):
         self._draw_tables(std)
         if self.attention_bias is not None:
             nn.init.zeros_(self.attention_bias)
+        if self.num_takers is not None:
+            self.num_takers.zero_()
         self.pool.reset_parameters()
         if self.sequence is not None:
             self.sequence.reset_parameters()
@@ -291,6 +320,8 @@ class InductiveKGAT(ItemSide):
             histories.warn_longer(self.max_length, type(self).__name__)
         self._told = True
         super().prepare(histories)
+        if self.num_takers is not None:
+            self.num_takers.copy_(torch.bincount(histories.items, minlength=self.num_items))
 
     # Vectors
 
@@ -354,6 +385,7 @@ class InductiveKGAT(ItemSide):
         or, where candidates attend to the history, :math:`\sum_i \alpha_{uij} (s(u, j) - b_j)` with their attention
         :math:`\alpha_{uij}`. With self-attention a summand is what the score gains when the
         history reaches back to that entry, :math:`s(u_{\ge n}, j) - s(u_{> n}, j)`, with :math:`b_j` beyond the last.
+        What ``popularity_prior`` adds is no entry's, and left out with :math:`b_j`.
 
         Returns:
             One summand for each history entry, ``[total]``; ``None`` with a head, which is no sum over them.
@@ -374,7 +406,8 @@ class InductiveKGAT(ItemSide):
             cosine = F.normalize(h[histories.items], dim=1) @ target
             powers = attention * ((cosine - 1) / self.match.temperature).exp()
             total = powers.new_zeros(len(histories)).index_add(0, histories.rows, powers)
-            score = (self.score(histories)[:, item] - self.cached("bias", self.bias)[item])[histories.rows]
+            at = slice(item, item + 1)
+            score = (self.score(histories)[:, at] - self._bias_of(histories, at))[histories.rows, 0]
             shares: Tensor = powers / total[histories.rows] * score
             return shares
         user = self.user_vectors(histories, h)
@@ -382,14 +415,37 @@ class InductiveKGAT(ItemSide):
         parts: Tensor = attention * (h[histories.items] @ target) * scale / self.temperature
         return parts
 
+    def prior_weight(self, lengths: Tensor) -> Tensor:
+        """Return what the charts weigh in the scores of histories of these lengths, :math:`w(n)`, of the same shape."""
+        return self.popularity_prior / (1 + lengths) * (1 - lengths / self.prior_length).clamp(min=0)
+
+    def log_popularity(self) -> Tensor:
+        r"""Return :math:`\log \frac{1 + c_j}{1 + \bar c}` of every item, ``[num_items]``; zeros without a prior."""
+        if self.num_takers is None:
+            return torch.zeros_like(self.item_bias)
+        return self.num_takers.log1p() - self.num_takers[self.taken].mean().log1p()
+
+    def _bias_of(self, histories: Histories, items: slice | None = None) -> Tensor:
+        """Return what scores have besides the history's, ``[num_candidates]``, or a row of it for each history."""
+        at = slice(None) if items is None else items
+        bias: Tensor = self.cached("bias", self.bias)[at]
+        if not self.popularity_prior:
+            return bias
+        weight = self.prior_weight(histories.lengths)
+        if not bool(weight.any()):
+            return bias
+        popularity: Tensor = self.cached("log_popularity", self.log_popularity)[at]
+        return bias + weight.unsqueeze(1) * popularity
+
     def score(self, histories: Histories) -> Tensor:
         """Score all items for each history; see :meth:`Recommender.score`.
 
-        An empty history gets :math:`b_j`, and with a head what that makes of it where it knows the user's attributes.
+        An empty history gets :math:`b_j` and the prior, or with a head what that makes of it where it knows the user's
+        attributes.
         """
         h, g = self.cached("vectors", self.item_vectors)
         candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
-        scores, user = self._product(histories, h, candidates, self.cached("bias", self.bias))
+        scores, user = self._product(histories, h, candidates, self._bias_of(histories))
         if self.head is None:
             return scores  # [batch_size, num_items]
         context = self.head.context(histories, h, histories.items)
@@ -406,7 +462,7 @@ class InductiveKGAT(ItemSide):
         """Return the score of one item for each history as it would be with the vector ``[1, dim]``."""
         h, _ = self.cached("vectors", self.item_vectors)
         candidate = F.normalize(vector, dim=1)
-        scores, user = self._product(histories, h, candidate, self.cached("bias", self.bias)[item : item + 1])
+        scores, user = self._product(histories, h, candidate, self._bias_of(histories, slice(item, item + 1)))
         scores = scores[:, 0]
         if self.head is None:
             return scores
@@ -422,7 +478,7 @@ class InductiveKGAT(ItemSide):
             histories: The users.
             h: The items as parts of a history.
             candidates: Vectors of length 1.
-            bias: :math:`b_j` of each candidate.
+            bias: :math:`b_j` of each candidate, or a row of it for each user.
 
         Returns:
             The scores, ``[batch_size, num_candidates]``, and the user vectors, of length 1; these are not made where

@@ -132,6 +132,10 @@ class AttendedScore:
                 elif model.attend_candidates:
                     self.candidate = model.kg.attended(model.candidate[at], at, side=1)
             self._bias = float(model.cached("bias", model.bias)[item])
+            self._prior = (
+                float(model.log_popularity()[item]) * model.prior_weight(torch.arange(len(items) + 1)).double()
+            )
+            self._bias += float(self._prior[-1])  # with the whole history
             self._att = model.pool.att[0].double()
             own = model.attention_bias
             # How ready each entry is to be attended, whatever its vector.
@@ -189,9 +193,10 @@ class AttendedScore:
             entries: Which entries are left in each part, bool ``[num_parts, total]``.
         """
         weight = entries * self._weight
+        more_prior = self._prior[entries.sum(dim=1)] - self._prior[-1]
         if self._match is None:
-            return self._cosine_score(weight @ self._h, self._g)
-        return self._match_score(weight @ self._powers(self._h, self._g), weight.sum(dim=1))
+            return self._cosine_score(weight @ self._h, self._g) + more_prior
+        return self._match_score(weight @ self._powers(self._h, self._g), weight.sum(dim=1)) + more_prior
 
     def kept_edges(self, edges: Tensor) -> Tensor:
         """Score with a part of the KG, float64 ``[num_parts]``.

@@ -116,7 +116,10 @@ def _towers_of(model: Recommender) -> Towers:
         h, g = model.cached("vectors", model.item_vectors)
         ready = model._history_scores(h, model.attention_bias)
         bias = model.cached("bias", model.bias)
-        return Towers(_Pooled(h, ready, model.temperature), "items", F.normalize(g, dim=1), bias)
+        item = F.normalize(g, dim=1)
+        if model.popularity_prior:  # one more channel: w(n) of the user, the item's popularity
+            item = torch.cat([item, model.log_popularity().unsqueeze(1)], dim=1)
+        return Towers(_Pooled(h, ready, model), "items", item, bias)
     if isinstance(model, SoftmaxMF):
         user, item = F.normalize(model.user, dim=1), F.normalize(model.item, dim=1)
         return Towers(_Table(user / model.temperature), "user_index", item.clone(), torch.zeros(model.num_items))
@@ -151,13 +154,14 @@ def _no_towers(model: Recommender, why: str) -> ArgumentError:
 class _Pooled(nn.Module):
     """The user side of a pooled InductiveKGAT, on padded histories."""
 
-    def __init__(self, h: Tensor, ready: Tensor, temperature: float) -> None:
+    def __init__(self, h: Tensor, ready: Tensor, model: InductiveKGAT) -> None:
         super().__init__()
         self.h: Tensor
         self.ready: Tensor
         self.register_buffer("h", h.clone())
         self.register_buffer("ready", ready.clone())
-        self.temperature = temperature
+        self.temperature = model.temperature
+        self.prior_weight = model.prior_weight if model.popularity_prior else None
 
     def forward(self, items: Tensor) -> Tensor:
         there = items >= 0  # [batch_size, length]
@@ -165,7 +169,10 @@ class _Pooled(nn.Module):
         ready = self.ready[at].masked_fill(~there, torch.finfo(self.ready.dtype).min)
         weight = (ready - ready.amax(dim=1, keepdim=True)).exp() * there
         user = (weight.unsqueeze(1) @ self.h[at]).squeeze(1)
-        return F.normalize(user, dim=1) / self.temperature
+        user = F.normalize(user, dim=1) / self.temperature
+        if self.prior_weight is None:
+            return user
+        return torch.cat([user, self.prior_weight(there.sum(dim=1, keepdim=True))], dim=1)
 
 
 class _Table(nn.Module):

@@ -198,6 +198,8 @@ def test_wrong_domains_and_options_are_refused():
         CrossDomainKGAT(3, 0, triples, torch.zeros(3, dtype=torch.bool))
     with pytest.raises(ArgumentError, match="match_temperature must be 0"):
         CrossDomainKGAT(3, 0, triples, torch.ones(3, dtype=torch.bool), match_temperature=0.1)
+    with pytest.raises(ArgumentError, match=r"popularity_prior must be 0 in CrossDomainKGAT, got 1\.5"):
+        CrossDomainKGAT.from_graph(planted(), popularity_prior=1.5)
     with pytest.raises(ArgumentError, match="sequence must be 0 in CrossDomainKGAT, got 2"):
         CrossDomainKGAT(3, 0, triples, torch.ones(3, dtype=torch.bool), sequence=2)
     with pytest.raises(ArgumentError, match="side_features must be empty in CrossDomainKGAT"):

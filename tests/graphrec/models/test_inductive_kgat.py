@@ -22,6 +22,10 @@ class TestMatched(TestInductiveKGAT):
     options: ClassVar = {"dim": 16, "num_negatives": 60, "match_temperature": 0.1, "hidden_only": True}
 
 
+class TestWithPrior(TestInductiveKGAT):
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "popularity_prior": 4.0, "prior_length": 12}
+
+
 class TestWithCooccurrences(TestInductiveKGAT):
     options: ClassVar = {"dim": 16, "num_negatives": 60, "co_neighbors": 5}
 
@@ -203,16 +207,28 @@ def test_scores_are_cosines_over_the_temperature_plus_bias():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"untied": False}, {"attend_candidates": False}, {"hops": 2}, {"heads": 3}, {"match_temperature": 0.1}],
+    [
+        {},
+        {"untied": False},
+        {"attend_candidates": False},
+        {"hops": 2},
+        {"heads": 3},
+        {"match_temperature": 0.1},
+        {"popularity_prior": 5.0},
+        {"popularity_prior": 5.0, "match_temperature": 0.1},
+    ],
 )
 def test_contributions_add_up_to_the_score(options):
     graph = planted_graph()
     torch.manual_seed(0)
-    model = InductiveKGAT.from_graph(graph, dim=8, **options).eval()
+    model = InductiveKGAT.from_graph(graph, dim=8, **options)
+    model.prepare(histories_of(graph))
+    model.eval()
     history = Histories.from_lists([[2, 5, 7]])
     with torch.no_grad():
         parts = model.contributions(history, item=3)
-        assert torch.isclose(parts.sum() + model.item_bias[3], model.score(history)[0, 3], atol=1e-5)
+        rest = model.item_bias[3] + model.prior_weight(torch.tensor(3)) * model.log_popularity()[3]
+        assert torch.isclose(parts.sum() + rest, model.score(history)[0, 3], atol=1e-5)
 
 
 def test_training_shows_a_part_of_each_history_and_asks_for_all_of_it(monkeypatch):
@@ -266,7 +282,64 @@ def test_kg_attention_sums_to_one_for_every_item_that_has_edges():
     assert InductiveKGAT.from_graph(graph.without_kg(), dim=4).kg_attention() is None
 
 
-@pytest.mark.parametrize("options", [{"dim": 0}, {"hops": 4}, {"temperature": 0.0}, {"keep": 0.0}, {"target_power": 2}])
+@pytest.mark.parametrize("options", [{}, {"untied": False}, {"match_temperature": 0.1}, {"sequence": 1}])
+def test_the_charts_weigh_less_the_more_is_known_and_nothing_from_a_length_on(options):
+    graph = planted_graph()
+    past = histories_of(graph)
+    plain, prior = (
+        fitted(graph, **options, **of_prior) for of_prior in ({}, {"popularity_prior": 6.0, "prior_length": 4})
+    )
+    state = prior.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in plain.state_dict().items())  # training is the same
+    taken = torch.bincount(past.items, minlength=graph.num_items)
+    log_popularity = ((1 + taken) / (1 + taken[taken > 0].float().mean())).log()
+    asked = Histories.from_lists([[], [7], [7, 2], [7, 2, 11], [7, 2, 11, 30], [7, 2, 11, 30, 5]])
+    with torch.no_grad():
+        added = prior.score(asked) - plain.score(asked)
+        alone = torch.stack([prior.score_item(asked, item) for item in range(graph.num_items)], dim=1)
+        torch.testing.assert_close(alone, prior.score(asked))
+    for n, weight in enumerate((6.0, 3.0 * 3 / 4, 2.0 * 2 / 4, 1.5 * 1 / 4)):
+        torch.testing.assert_close(added[n], weight * log_popularity, atol=1e-5, rtol=1e-4)
+    assert not added[4:].any()
+    torch.testing.assert_close(prior.prior_weight(torch.tensor([0, 1, 4, 400])), torch.tensor([6.0, 2.25, 0.0, 0.0]))
+
+
+def test_a_stranger_of_whom_nothing_is_known_gets_the_charts():
+    graph = planted_graph()
+    counts = torch.bincount(histories_of(graph).items, minlength=graph.num_items)
+    model = fitted(graph, popularity_prior=1000.0)
+    with torch.no_grad():
+        best = model.score(Histories.from_lists([[]]))[0].argsort(descending=True)
+    assert counts[best].tolist() == counts.sort(descending=True).values.tolist()
+
+
+def test_weights_from_before_the_prior_score_as_they_did():
+    graph = planted_graph()
+    model = fitted(graph)
+    assert "num_takers" not in model.state_dict()
+    again = InductiveKGAT.from_graph(graph, dim=model.dim)
+    again.load_state_dict(model.state_dict())
+    asked = Histories.from_lists([[], [3], [3, 8]])
+    assert torch.equal(again.eval().score(asked), model.score(asked))
+
+
+def test_a_head_has_no_prior():
+    with pytest.raises(ArgumentError, match=r"popularity_prior must be 0 with head='mlp', got 2\.0"):
+        InductiveKGAT.from_graph(planted_graph(), popularity_prior=2.0, head="mlp")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dim": 0},
+        {"hops": 4},
+        {"temperature": 0.0},
+        {"keep": 0.0},
+        {"target_power": 2},
+        {"popularity_prior": -1.0},
+        {"prior_length": 0},
+    ],
+)
 def test_values_outside_their_range_are_refused(options):
     with pytest.raises(ArgumentError, match=f"{next(iter(options))} must be"):
         InductiveKGAT.from_graph(planted_graph(), **options)

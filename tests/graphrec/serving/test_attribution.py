@@ -20,6 +20,8 @@ OPTIONS = [
     {"attend_candidates": False},
     {"attend_history": False, "hops": 2},
     {"co_neighbors": 3},
+    {"popularity_prior": 5.0},
+    {"popularity_prior": 5.0, "match_temperature": 0.1},
 ]
 
 

@@ -51,9 +51,12 @@ def run(folder, name, **inputs):
     return session.run(None, inputs)[0]
 
 
-@pytest.mark.parametrize("kind", [InductiveKGAT, EASE, ItemKNN])
-def test_a_history_gets_the_scores_of_torch(tmp_path, kind):
-    recommender = made(kind, **({"dim": 8} if kind is InductiveKGAT else {}))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(InductiveKGAT, {"dim": 8}), (InductiveKGAT, {"dim": 8, "popularity_prior": 5.0}), (EASE, {}), (ItemKNN, {})],
+)
+def test_a_history_gets_the_scores_of_torch(tmp_path, kind, options):
+    recommender = made(kind, **options)
     report = export(recommender, tmp_path / "out")
     assert report["max_difference"] <= 1e-4
     assert json.loads((tmp_path / "out" / "export.json").read_text()) == report

@@ -57,6 +57,7 @@ def cold(graph: RecGraph, model: InductiveKGAT) -> int:
         {"match_temperature": 0.1},
         {"attend_candidates": False},
         {"attend_history": False, "heads": 2},
+        {"popularity_prior": 5.0},
     ],
 )
 def test_item_with_the_facts_of_a_cold_item_is_its_twin(graph: RecGraph, options: dict[str, object]) -> None:
@@ -71,8 +72,9 @@ def test_item_with_the_facts_of_a_cold_item_is_its_twin(graph: RecGraph, options
     torch.testing.assert_close(twins[0], twins[1])
 
 
-def test_items_that_were_there_keep_their_scores_to_the_last_bit(graph: RecGraph) -> None:
-    model = fitted(graph)
+@pytest.mark.parametrize("options", [{}, {"popularity_prior": 5.0}])
+def test_items_that_were_there_keep_their_scores_to_the_last_bit(graph: RecGraph, options: dict[str, object]) -> None:
+    model = fitted(graph, **options)
     past = Histories.from_interactions(graph.part("train"), graph.num_users)
     before = model.score(past).clone()
     news = [NewItem(f"new-{item}", "", facts_of(graph, item)) for item in range(3)]
