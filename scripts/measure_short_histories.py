@@ -3,9 +3,10 @@
 python scripts/measure_short_histories.py ml-1m --models EASE,InductiveKGAT
 
 A tenth of the users become strangers: all they took leaves the training part. Each is asked about by the first 0, 1, 2,
-5 items they took (in order of time, or in a random order where none is known), and everything they took after the
-longest of these is what is looked for: the same question with more and more known. Users who took no more are left out
-and counted. Settings are the committed ones of the data set, and --model.OPTION is for the last model. Where its head
+5 items they took (in order of time, or in a random order with --order random and where none is known), and everything
+they took after the longest of these is what is looked for: the same question with more and more known. Users who took
+no more are left out and counted. Settings are the committed ones of the data set, and --model.OPTION is for the last
+model. With --part valid the strangers are users who are none in a test draw: choose options by these. Where its head
 reads attributes of users (--model.head mlp --model.side_features [age]), it has a second row: that of strangers of whom
 these are known.
 """
@@ -34,10 +35,18 @@ from graphrec.training import Trainer
 from kg_loaders import SPLITS, RecGraph
 
 
-def make_strangers(graph: RecGraph, share: float, seed: int) -> tuple[RecGraph, np.ndarray]:
+def draw_strangers(num_users: int, share: float, seed: int, spared: np.ndarray | None = None) -> np.ndarray:
+    """Return that share of the users, drawn from those that are not ``spared``, ascending."""
+    users = np.arange(num_users)
+    left = users if spared is None else np.setdiff1d(users, spared)
+    return np.sort(np.random.default_rng(seed).choice(left, min(len(left), round(share * num_users)), replace=False))
+
+
+def make_strangers(
+    graph: RecGraph, share: float, seed: int, spared: np.ndarray | None = None
+) -> tuple[RecGraph, np.ndarray]:
     """Move all interactions of some users into the test part, and all others out of it; return those users too."""
-    rng = np.random.default_rng(seed)
-    strangers = np.sort(rng.choice(graph.num_users, round(share * graph.num_users), replace=False))
+    strangers = draw_strangers(graph.num_users, share, seed, spared)
     assert graph.interactions.split is not None  # `prepare` splits
     split = graph.interactions.split.copy()
     strange = np.isin(graph.interactions.user, strangers)
@@ -47,7 +56,7 @@ def make_strangers(graph: RecGraph, share: float, seed: int) -> tuple[RecGraph, 
 
 
 def first_items(
-    graph: RecGraph, strangers: np.ndarray, longest: int, seed: int
+    graph: RecGraph, strangers: np.ndarray, longest: int, seed: int, order: str = "time"
 ) -> tuple[list[list[int]], list[list[int]], list[int]]:
     """Return what each stranger with more than ``longest`` items took first, what after that, and who they are."""
     rng = np.random.default_rng(seed)
@@ -57,7 +66,7 @@ def first_items(
     for user in strangers:
         items = part.item[bounds[user] : bounds[user + 1]]
         if len(items) > longest:
-            items = items if part.time is not None else rng.permutation(items)
+            items = items if order == "time" and part.time is not None else rng.permutation(items)
             shown.append(items[:longest].tolist())
             wanted.append(items[longest:].tolist())
             users.append(int(user))
@@ -95,6 +104,8 @@ def main() -> None:
     parser.add_argument("--lengths", default="0,1,2,5", help="of the histories (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="each draws its own strangers (default: 3)")
     parser.add_argument("--share", type=float, default=0.1, help="of users that become strangers (default: 0.1)")
+    parser.add_argument("--order", choices=("time", "random"), default="time", help="of items (default: %(default)s)")
+    parser.add_argument("--part", choices=("valid", "test"), default="test", help="of users (default: %(default)s)")
     parser.add_argument("-k", type=int, default=10)
     parser.add_argument("--json", action="store_true", help="print for machines")
     arguments, options = parser.parse_known_args()
@@ -111,11 +122,15 @@ def main() -> None:
             config = replace(config, seed=seed, train=replace(config.train, refit=False))
             graph = load_graph(config.data)
             config = resolve(config, graph)
-            graph, strangers = make_strangers(prepare(graph, config), arguments.share, seed)
+            spared = None
+            if arguments.part == "valid":
+                draws = [draw_strangers(graph.num_users, arguments.share, s) for s in range(arguments.seeds)]
+                spared = np.concatenate(draws)
+            graph, strangers = make_strangers(prepare(graph, config), arguments.share, seed, spared)
             torch.manual_seed(seed)
             model = MODELS[name].from_graph(graph, **config.model.options)
             Trainer(config.train, seed=seed).fit(model, graph, build_evaluator(config))
-            shown, wanted, users = first_items(graph, strangers, max(lengths), seed)
+            shown, wanted, users = first_items(graph, strangers, max(lengths), seed, arguments.order)
             rows: list[tuple[str, list[int] | None]] = [(name, None)]
             if isinstance(model, InductiveKGAT) and model.head is not None and model.head.knows_users:
                 rows.append((f"{name}, attributes known", users))
@@ -123,8 +138,8 @@ def main() -> None:
                 found = [ndcg(model, shown, wanted, length, arguments.k, who) for length in lengths]
                 values.setdefault(row, []).append(found)
     if arguments.json:
-        about = {"dataset": arguments.dataset, "k": arguments.k, "lengths": lengths, "num_strangers": len(shown)}
-        print(json.dumps({**about, "ndcg": values}))
+        about = {"dataset": arguments.dataset, "part": arguments.part, "order": arguments.order, "k": arguments.k}
+        print(json.dumps({**about, "lengths": lengths, "num_strangers": len(shown), "ndcg": values}))
         return
     left_out = len(strangers) - len(shown)
     print(f"\n{arguments.dataset}: ndcg@{arguments.k} of {len(shown)} strangers by the number of items known of them")
