@@ -188,11 +188,6 @@ class InductiveKGAT(ItemSide):
         check_range("popularity_prior", popularity_prior, low=0.0)
         check_range("prior_length", prior_length, low=1)
         check_range("max_length", max_length, low=1)
-        if popularity_prior and head is not None:
-            raise ArgumentError(
-                f"popularity_prior must be 0 with head={head!r}, got {popularity_prior}: "
-                "a head learns from scores without it"
-            )
         if sequence and match_temperature:
             raise ArgumentError(
                 f"match_temperature must be 0 with sequence={sequence}, got {match_temperature}: "
@@ -406,8 +401,9 @@ class InductiveKGAT(ItemSide):
             cosine = F.normalize(h[histories.items], dim=1) @ target
             powers = attention * ((cosine - 1) / self.match.temperature).exp()
             total = powers.new_zeros(len(histories)).index_add(0, histories.rows, powers)
-            at = slice(item, item + 1)
-            score = (self.score(histories)[:, at] - self._bias_of(histories, at))[histories.rows, 0]
+            rest = torch.full_like(total, float(self.cached("bias", self.bias)[item])).unsqueeze(1)
+            rest = self._with_prior(rest, histories, slice(item, item + 1))[:, 0]
+            score = (self.score(histories)[:, item] - rest)[histories.rows]
             shares: Tensor = powers / total[histories.rows] * score
             return shares
         user = self.user_vectors(histories, h)
@@ -425,31 +421,29 @@ class InductiveKGAT(ItemSide):
             return torch.zeros_like(self.item_bias)
         return self.num_takers.log1p() - self.num_takers[self.taken].mean().log1p()
 
-    def _bias_of(self, histories: Histories, items: slice | None = None) -> Tensor:
-        """Return what scores have besides the history's, ``[num_candidates]``, or a row of it for each history."""
-        at = slice(None) if items is None else items
-        bias: Tensor = self.cached("bias", self.bias)[at]
+    def _with_prior(self, scores: Tensor, histories: Histories, items: slice) -> Tensor:
+        """Add the prior of some items to scores without it, ``[batch_size, num_candidates]``, in place."""
         if not self.popularity_prior:
-            return bias
+            return scores
         weight = self.prior_weight(histories.lengths)
         if not bool(weight.any()):
-            return bias
-        popularity: Tensor = self.cached("log_popularity", self.log_popularity)[at]
-        return bias + weight.unsqueeze(1) * popularity
+            return scores
+        popularity: Tensor = self.cached("log_popularity", self.log_popularity)[items]
+        return scores.addr_(weight, popularity)
 
     def score(self, histories: Histories) -> Tensor:
         """Score all items for each history; see :meth:`Recommender.score`.
 
-        An empty history gets :math:`b_j` and the prior, or with a head what that makes of it where it knows the user's
-        attributes.
+        An empty history gets :math:`b_j`, and with a head what that makes of it where it knows the user's attributes. A
+        head ranks by scores without the prior, as in training; it is added to what the head says.
         """
         h, g = self.cached("vectors", self.item_vectors)
         candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
-        scores, user = self._product(histories, h, candidates, self._bias_of(histories))
-        if self.head is None:
-            return scores  # [batch_size, num_items]
-        context = self.head.context(histories, h, histories.items)
-        return self.head.rerank(scores, histories, user, candidates, context)
+        scores, user = self._product(histories, h, candidates, self.cached("bias", self.bias))
+        if self.head is not None:
+            context = self.head.context(histories, h, histories.items)
+            scores = self.head.rerank(scores, histories, user, candidates, context)
+        return self._with_prior(scores, histories, slice(None))  # [batch_size, num_items]
 
     def score_item(self, histories: Histories, item: int) -> Tensor:
         """Score one item for each history as a candidate of the head; see :meth:`Recommender.score_item`."""
@@ -462,14 +456,16 @@ class InductiveKGAT(ItemSide):
         """Return the score of one item for each history as it would be with the vector ``[1, dim]``."""
         h, _ = self.cached("vectors", self.item_vectors)
         candidate = F.normalize(vector, dim=1)
-        scores, user = self._product(histories, h, candidate, self._bias_of(histories, slice(item, item + 1)))
-        scores = scores[:, 0]
+        at = slice(item, item + 1)
+        product, user = self._product(histories, h, candidate, self.cached("bias", self.bias)[at])
+        scores = product[:, 0]
         if self.head is None:
-            return scores
+            return self._with_prior(product, histories, at)[:, 0]
         rows = self.head.has_told(histories).nonzero().squeeze(1)
         context = self.head.context(histories, h, histories.items)
         found = self.head(user, candidate, rows, torch.zeros_like(rows), scores[rows], context)
-        return scores.index_copy(0, rows, found)
+        scores = scores.index_copy(0, rows, found)
+        return self._with_prior(scores.unsqueeze(1), histories, at)[:, 0]
 
     def _product(self, histories: Histories, h: Tensor, candidates: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Score some candidates without a head.
@@ -478,11 +474,11 @@ class InductiveKGAT(ItemSide):
             histories: The users.
             h: The items as parts of a history.
             candidates: Vectors of length 1.
-            bias: :math:`b_j` of each candidate, or a row of it for each user.
+            bias: :math:`b_j` of each candidate.
 
         Returns:
-            The scores, ``[batch_size, num_candidates]``, and the user vectors, of length 1; these are not made where
-            candidates attend to the history and no head asks for them.
+            The scores without a prior, ``[batch_size, num_candidates]``, and the user vectors, of length 1; these are
+            not made where candidates attend to the history and no head asks for them.
         """
         if self.match is None:
             user = F.normalize(self.user_vectors(histories, h), dim=1)

@@ -282,7 +282,7 @@ def test_kg_attention_sums_to_one_for_every_item_that_has_edges():
     assert InductiveKGAT.from_graph(graph.without_kg(), dim=4).kg_attention() is None
 
 
-@pytest.mark.parametrize("options", [{}, {"untied": False}, {"match_temperature": 0.1}, {"sequence": 1}])
+@pytest.mark.parametrize("options", [{}, {"match_temperature": 0.1}, {"sequence": 1}, {"head": "mlp", "rerank": 500}])
 def test_the_charts_weigh_less_the_more_is_known_and_nothing_from_a_length_on(options):
     graph = planted_graph()
     past = histories_of(graph)
@@ -321,11 +321,6 @@ def test_weights_from_before_the_prior_score_as_they_did():
     again.load_state_dict(model.state_dict())
     asked = Histories.from_lists([[], [3], [3, 8]])
     assert torch.equal(again.eval().score(asked), model.score(asked))
-
-
-def test_a_head_has_no_prior():
-    with pytest.raises(ArgumentError, match=r"popularity_prior must be 0 with head='mlp', got 2\.0"):
-        InductiveKGAT.from_graph(planted_graph(), popularity_prior=2.0, head="mlp")
 
 
 @pytest.mark.parametrize(
