@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--scope", choices=SCOPES, default="write", help="of the new key")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the new key")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer under this host name")
-    parser.add_argument("--threads", type=int, help="of torch; one fewer than there are processors when not given")
+    parser.add_argument("--threads", type=int, help="of torch and numpy; one fewer than there are processors when not given")
     arguments = parser.parse_args(argv)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -72,6 +72,7 @@ def _make_key(arguments: argparse.Namespace) -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     import torch
+    from threadpoolctl import threadpool_limits
 
     from graphrec.experiment.folder import RunFolder
     from graphrec.serving.server.keys import KeyRing
@@ -82,7 +83,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     keys = None if arguments.keys is None else KeyRing.load(arguments.keys)
     if keys is None and not is_loopback(arguments.host):
         raise ArgumentError(f"--host {arguments.host} can be reached by other machines: give --keys, see --new-key")
-    torch.set_num_threads(arguments.threads or max(1, (os.cpu_count() or 2) - 1))
+    threads = arguments.threads or max(1, (os.cpu_count() or 2) - 1)
+    torch.set_num_threads(threads)
+    threadpool_limits(threads, "blas")  # numpy's, which multiplies where a catalogue is large
     runs = _names([Path(run) for run in arguments.runs])
     first = next(iter(runs.values()))
     store = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
+from graphrec.evaluation.product import ProductSearch
 from graphrec.evaluation.topk import NotANumberError, top_k
 from graphrec.histories import Histories
 
@@ -75,8 +77,25 @@ def rank_all(
 
 def best(model: Recommender, scores: Tensor, k: int, seen: Histories, seed: int) -> tuple[Tensor, Tensor]:
     """Return :func:`~graphrec.evaluation.topk.top_k`; an error over NaN names the model."""
-    try:
+    with _naming(model, seen):
         return top_k(scores, k, seen, seed)
+
+
+def best_of(
+    model: Recommender, search: ProductSearch, histories: Histories, k: int, seen: Histories, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Do as :func:`best`, by the search among the model's items."""
+    product = model.product(histories)
+    assert product is not None  # or there were no search
+    with _naming(model, seen):
+        return search.top_k(product.users, k, seen, seed)
+
+
+@contextmanager
+def _naming(model: Recommender, seen: Histories) -> Iterator[None]:
+    """Let an error over NaN name the model and the user."""
+    try:
+        yield
     except NotANumberError as error:
         users = seen.user_index
         who = error.row if users is None else int(users[error.row])

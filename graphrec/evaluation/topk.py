@@ -49,7 +49,7 @@ def top_k(scores: Tensor, k: int, seen: Histories | None, seed: int = 0) -> tupl
     check_range("k", k, low=1)
     if scores.dim() != 2 or not scores.is_floating_point():
         raise ArgumentError(f"scores must be float [batch_size, num_items], got {scores.dtype} {list(scores.shape)}")
-    users = _users(seen, scores)
+    users = drawn_by_whom(seen, len(scores), scores.size(1), scores.device)
     top, items = _top_k(without_seen(scores, seen), k, users, seed)
     missing = k - top.size(1)
     if missing > 0:
@@ -79,17 +79,17 @@ class NotANumberError(ArgumentError):
         self.row = row
 
 
-def _users(seen: Histories | None, scores: Tensor) -> Tensor:
-    batch_size, num_items = scores.shape
+def drawn_by_whom(seen: Histories | None, batch_size: int, num_items: int, device: torch.device) -> Tensor:
+    """Check what is to be left out, and return who stands for each row in the draw of ties, int64 ``[batch_size]``."""
     if seen is None:
-        return torch.arange(batch_size, device=scores.device)
+        return torch.arange(batch_size, device=device)
     if len(seen) != batch_size:
         raise ArgumentError(f"seen must have a row for each of {batch_size} rows of scores, got {len(seen)}")
     if seen.items.numel() and not 0 <= int(seen.items.min()) <= int(seen.items.max()) < num_items:
         raise ArgumentError(
             f"seen must hold items within 0..{num_items - 1}, got {int(seen.items.min())}..{int(seen.items.max())}"
         )
-    return torch.arange(batch_size, device=scores.device) if seen.user_index is None else seen.user_index
+    return torch.arange(batch_size, device=device) if seen.user_index is None else seen.user_index
 
 
 def _top_k(values: Tensor, k: int, users: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -109,11 +109,16 @@ def _top_k(values: Tensor, k: int, users: Tensor, seed: int) -> tuple[Tensor, Te
                 for part in torch.split(tied, max(1, TIE_CHUNK // values.size(1)))
             ]
         )
-    if bool((top[:, 1:] == top[:, :-1]).any()):
-        by_key = _tie_keys(users[:, None], items, values.size(1), seed).argsort(dim=1, descending=True)
-        order = by_key.gather(1, top.gather(1, by_key).argsort(dim=1, descending=True, stable=True))
-        items = items.gather(1, order)  # the sorted values stay as they are
-    return top, items
+    return top, in_drawn_order(top, items, users, values.size(1), seed)
+
+
+def in_drawn_order(top: Tensor, items: Tensor, users: Tensor, num_items: int, seed: int) -> Tensor:
+    """Return the items of sorted scores with those of equal score in the order that ``seed`` draws for each user."""
+    if not bool((top[:, 1:] == top[:, :-1]).any()):
+        return items
+    by_key = _tie_keys(users[:, None], items, num_items, seed).argsort(dim=1, descending=True)
+    order = by_key.gather(1, top.gather(1, by_key).argsort(dim=1, descending=True, stable=True))
+    return items.gather(1, order)
 
 
 def _largest(values: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:

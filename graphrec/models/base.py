@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,25 @@ from torch import Tensor, nn
 from graphrec.errors import ArgumentError, NotFittedError, StrangerError
 from graphrec.histories import Histories
 from kg_loaders import RecGraph
+
+
+class Product(NamedTuple):
+    r"""Scores as products, :math:`s(u, j) = p_u \cdot q_j + b_j`.
+
+    Args:
+        users: :math:`p_u`, ``[batch_size, dim]``.
+        items: :math:`q_j`, ``[num_items, dim]``.
+        bias: :math:`b_j`, ``[num_items]``; ``None`` for zeros.
+    """
+
+    users: Tensor
+    items: Tensor
+    bias: Tensor | None = None
+
+    def scores(self) -> Tensor:
+        """Return all scores, ``[batch_size, num_items]``."""
+        items = self.items.t()
+        return self.users @ items if self.bias is None else torch.addmm(self.bias, self.users, items)
 
 
 class Recommender(nn.Module, ABC):
@@ -67,6 +86,13 @@ class Recommender(nn.Module, ABC):
         Raises:
             StrangerError: The model needs ``user_index`` and got none, or one beyond its table.
         """
+
+    def product(self, histories: Histories) -> Product | None:
+        """Return what :meth:`score` multiplies; ``None`` where it is no product of user and item vectors.
+
+        Items and bias are the same for all histories, and may be the model's own memory.
+        """
+        return None
 
     def score_item(self, histories: Histories, item: int) -> Tensor:
         """Score one item for each history, float32 ``[batch_size]``, as it is where the item is recommended.

@@ -20,6 +20,7 @@ from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling, HistoryMatch, HistorySelfAttention
 from graphrec.layers.history_match import LEAST_TEMPERATURE
 from graphrec.losses import sampled_softmax, softmax_over_samples
+from graphrec.models.base import Product
 from graphrec.models.item_side import ItemSide, at_rows
 from graphrec.models.ranking_head import Head, RankingHead, Step
 from kg_loaders import RecGraph
@@ -445,6 +446,18 @@ class InductiveKGAT(ItemSide):
             scores = self.head.rerank(scores, histories, user, candidates, context)
         return self._with_prior(scores, histories, slice(None))  # [batch_size, num_items]
 
+    def product(self, histories: Histories) -> Product | None:
+        """Return what :meth:`score` multiplies; see :meth:`Recommender.product`.
+
+        ``None`` with a head, and where candidates attend to the history.
+        """
+        if self.head is not None or self.match is not None:
+            return None
+        h, g = self.cached("vectors", self.item_vectors)
+        candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
+        user = F.normalize(self.user_vectors(histories, h), dim=1)
+        return self._multiplied(user, candidates, self.cached("bias", self.bias))
+
     def score_item(self, histories: Histories, item: int) -> Tensor:
         """Score one item for each history as a candidate of the head; see :meth:`Recommender.score_item`."""
         if self.head is None:
@@ -482,7 +495,7 @@ class InductiveKGAT(ItemSide):
         """
         if self.match is None:
             user = F.normalize(self.user_vectors(histories, h), dim=1)
-            return torch.addmm(bias, user / self.temperature, candidates.t()), user
+            return self._multiplied(user, candidates, bias).scores(), user
         unit = self.cached("unit", lambda: F.normalize(h, dim=1))
         own = self.cached("history scores", lambda: self._history_scores(h, self.attention_bias))
         matched: Tensor = self.match(unit[histories.items], histories.offsets, own[histories.items], candidates)
@@ -490,6 +503,9 @@ class InductiveKGAT(ItemSide):
         if self.head is None:
             return scores, h[:0]
         return scores, F.normalize(self.user_vectors(histories, h), dim=1)
+
+    def _multiplied(self, user: Tensor, candidates: Tensor, bias: Tensor) -> Product:
+        return Product(user / self.temperature, candidates, bias)
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
         """Softmax loss of whole histories, given a random part of each, or of every next item in order.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from graphrec.errors import check_range
 from graphrec.histories import Histories
 from graphrec.losses import sampled_softmax
-from graphrec.models.base import GradientRecommender
+from graphrec.models.base import GradientRecommender, Product
 from graphrec.sampling import UniformNegatives
 from kg_loaders import RecGraph
 
@@ -73,9 +73,13 @@ class SoftmaxMF(GradientRecommender):
 
     def score(self, histories: Histories) -> Tensor:
         """Score all items for each known user; see :meth:`Recommender.score`."""
+        return self.product(histories).scores()
+
+    def product(self, histories: Histories) -> Product:
+        """Return what :meth:`score` multiplies; see :meth:`Recommender.product`."""
         users = self.check_known(histories, self.num_users)
-        items: Tensor = self.cached("items", lambda: F.normalize(self.item, dim=1).t() / self.temperature)
-        return F.normalize(self.user[users], dim=1) @ items  # [batch_size, num_items]
+        items = self.cached("items", lambda: F.normalize(self.item, dim=1) / self.temperature)
+        return Product(F.normalize(self.user[users], dim=1), items)
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
         """Return the sampled softmax loss of all items of the batch; see :meth:`GradientRecommender.loss`."""

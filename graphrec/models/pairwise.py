@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from graphrec.errors import NotFittedError, check_range
 from graphrec.histories import Histories
 from graphrec.losses import bpr
-from graphrec.models.base import GradientRecommender
+from graphrec.models.base import GradientRecommender, Product
 from graphrec.models.triples import KgSizes
 from graphrec.sampling import untaken_items
 from kg_loaders import RecGraph
@@ -73,10 +73,13 @@ class PairwiseRecommender(GradientRecommender):
 
     def score(self, histories: Histories) -> Tensor:
         """Score all items for each known user; see :meth:`Recommender.score`."""
+        return self.product(histories).scores()
+
+    def product(self, histories: Histories) -> Product:
+        """Return what :meth:`score` multiplies; see :meth:`Recommender.product`."""
         known = self.check_known(histories, self.num_users)
         users, items = self.cached("vectors", self.vectors)
-        scores: Tensor = users[known] @ items.t()
-        return scores  # [batch_size, num_items]
+        return Product(users[known], items)
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
         """Return the loss of all pairs of the batch; see :meth:`GradientRecommender.loss`."""

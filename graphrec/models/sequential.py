@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from graphrec.errors import ArgumentError, check_choice, check_range
 from graphrec.histories import Histories
 from graphrec.losses import gbce, gbce_power, sampled_softmax
-from graphrec.models.base import GradientRecommender
+from graphrec.models.base import GradientRecommender, Product
 from graphrec.sampling import UniformNegatives, untaken_items
 from kg_loaders import RecGraph
 
@@ -110,12 +110,12 @@ class SequentialRecommender(GradientRecommender):
 
     def score(self, histories: Histories) -> Tensor:
         """Score all items as the next one; see :meth:`Recommender.score`."""
+        return self.product(histories).scores()
+
+    def product(self, histories: Histories) -> Product:
+        """Return what :meth:`score` multiplies; see :meth:`Recommender.product`."""
         state = self.scaled(self.last_states(histories.in_order().recent(self.max_length)))
-        candidates = self.cached("candidates", lambda: self.unit(self.item).t())
-        if self.item_bias is None:
-            scores: Tensor = state @ candidates
-            return scores  # [batch_size, num_items]
-        return torch.addmm(self.item_bias, state, candidates)
+        return Product(state, self.cached("candidates", lambda: self.unit(self.item)), self.item_bias)
 
     def loss_of(self, state: Tensor, histories: Histories, is_target: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of states, given which items they should predict.

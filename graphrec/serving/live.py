@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from graphrec.errors import ArgumentError, StoreError, StrangerError, check_range
-from graphrec.evaluation.ranking import best
+from graphrec.evaluation.product import ProductSearch
+from graphrec.evaluation.ranking import best, best_of
 from graphrec.histories import Histories
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -75,6 +76,14 @@ class _Catalogue:
 
     run: RunRecommender
     joined: tuple[NewItem, ...]
+
+    @cached_property
+    def search(self) -> ProductSearch | None:
+        """Finds the best items without all scores; ``None`` where the model's score is no product."""
+        graph = self.run.graph
+        if not graph.num_items or not graph.num_users:
+            return None
+        return ProductSearch.of(self.run.model, Histories.from_lists([[0]], [0]))
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -283,8 +292,8 @@ class LiveRecommender:
 
     def answer(self, questions: Sequence[Question]) -> list[list[Recommendation]]:
         """Answer several questions at once, with one product of user and item vectors."""
-        run = self._catalogue.run
-        graph = run.graph
+        catalogue = self._catalogue
+        run, graph = catalogue.run, catalogue.run.graph
         if not questions:
             return []
         histories = _batch([question.history for question in questions])
@@ -295,9 +304,12 @@ class LiveRecommender:
         # As in RunRecommender, ties are drawn by the user; a stranger counts as the first row.
         drawn_by = torch.tensor([question.user_index or 0 for question in questions])
         with torch.no_grad():
-            scores = run.model.score(histories)
             k = max(question.k for question in questions)
-            items, values = best(run.model, scores, k, replace(seen, user_index=drawn_by), run.seed)
+            seen = replace(seen, user_index=drawn_by)
+            if catalogue.search is None:
+                items, values = best(run.model, run.model.score(histories), k, seen, run.seed)
+            else:
+                items, values = best_of(run.model, catalogue.search, histories, k, seen, run.seed)
         labels, ids = graph.item_labels, graph.entities.ids
         return [
             [
@@ -459,7 +471,7 @@ class LiveRecommender:
 
     def _warm(self, catalogue: _Catalogue) -> None:
         """Compute now what the first question would wait for."""
-        _ = catalogue.index, catalogue.by_title, self._bits
+        _ = catalogue.index, catalogue.by_title, catalogue.search, self._bits
         run = catalogue.run
         with torch.no_grad():
             first = Histories.from_lists([[0]], [0]) if run.graph.num_items and run.graph.num_users else None

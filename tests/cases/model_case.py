@@ -83,6 +83,14 @@ class ModelCase(ABC):
         assert scores.shape == (3, fitted.num_items)
         assert scores.isfinite().all()
 
+    def test_what_score_multiplies_gives_the_scores(self, fitted: Recommender) -> None:
+        for graph_rows in ([7, 3, 7, 100], [0]):
+            histories = histories_of(planted_graph()).select(torch.tensor(graph_rows))
+            with torch.no_grad():
+                product = fitted.product(histories)
+            if product is not None:
+                assert_close(product.scores(), score(fitted, histories))
+
     def test_an_empty_batch_has_no_rows(self, fitted: Recommender) -> None:
         assert score(fitted, Histories.from_lists([], [])).shape == (0, fitted.num_items)
 
