@@ -456,7 +456,15 @@ class InductiveKGAT(ItemSide):
         h, g = self.cached("vectors", self.item_vectors)
         candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
         user = F.normalize(self.user_vectors(histories, h), dim=1)
-        return self._multiplied(user, candidates, self.cached("bias", self.bias))
+        product = self._multiplied(user, candidates, self.cached("bias", self.bias))
+        if not self.popularity_prior:
+            return product
+        weight = self.prior_weight(histories.lengths).to(user.dtype).unsqueeze(1)
+
+        def longer() -> Tensor:  # one more channel, which meets w(n)
+            return torch.cat([candidates, self.cached("log_popularity", self.log_popularity).unsqueeze(1)], dim=1)
+
+        return Product(torch.cat([product.users, weight], dim=1), self.cached("with_prior", longer), product.bias)
 
     def score_item(self, histories: Histories, item: int) -> Tensor:
         """Score one item for each history as a candidate of the head; see :meth:`Recommender.score_item`."""
