@@ -9,7 +9,8 @@ from kg_loaders.errors import (
     UnknownIdError,
 )
 from kg_loaders.graph import SPLITS, Feature, Interactions, RecGraph, sort_interactions
-from kg_loaders.linking import LinkedPair, link
+from kg_loaders.linked_pair import LinkedPair
+from kg_loaders.linking import link
 from kg_loaders.registry import load
 from kg_loaders.vocabulary import Vocabulary
 

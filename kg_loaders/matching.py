@@ -1,14 +1,11 @@
-"""Which nodes of two graphs are the same: by id, by a map, by a predicate, by label, by vectors."""
+"""Matches: pairs of nodes of two graphs, found by id, by a map or by a predicate, and shown for review."""
 
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -16,15 +13,8 @@ from numpy.typing import NDArray
 
 from kg_loaders.errors import FormatError, GraphError, KGLoaderError
 from kg_loaders.graph import RecGraph
+from kg_loaders.nodes import Nodes, vocabulary_of
 from kg_loaders.texttable import TextTable, read_table
-from kg_loaders.vocabulary import Vocabulary
-
-Nodes = Literal["user", "item", "entity"]
-
-LABEL_CHUNK = 2**22  # pairs of labels compared in one go
-VECTOR_CHUNK = 2**24  # cosines held at once
-ARTICLES = "the|a|an|le|la|les|il|lo|el|los|las|der|die|das|un|une"
-ROMAN = re.compile(r"x{0,3}(ix|iv|v?i{0,3})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +49,11 @@ class Matches:
         )
 
     @property
+    def pairs(self) -> NDArray[np.int64]:
+        """The matches as (source, target), int64 ``[num_matches, 2]``."""
+        return np.stack([self.source, self.target], axis=1)
+
+    @property
     def ambiguous(self) -> NDArray[np.bool_]:
         """Which matches have a node that another match has too, bool ``[num_matches]``."""
         more = np.zeros(len(self), dtype=np.bool_)
@@ -69,35 +64,6 @@ class Matches:
 
     def __len__(self) -> int:
         return len(self.source)
-
-
-def vocabulary_of(graph: RecGraph, nodes: Nodes) -> Vocabulary:
-    """Return the ids of the users, the items or all entities."""
-    return {"user": graph.users, "item": graph.items, "entity": graph.entities}[nodes]
-
-
-def labels_of(graph: RecGraph, nodes: Nodes, features: Sequence[str] | None = None) -> list[str]:
-    """Return what a person would call each node.
-
-    Args:
-        graph: The graph.
-        nodes: Whose labels.
-        features: Text features to join with blanks, those of them that the graph has; ``None``: the graph's own labels.
-
-    Raises:
-        KGLoaderError: The graph has none of the features.
-    """
-    if features is None:
-        own = {"user": lambda: list(graph.users), "item": lambda: graph.item_labels}
-        return own.get(nodes, lambda: graph.entity_labels)()
-    known = {"user": graph.user_features, "item": graph.item_features, "entity": graph.entity_features}[nodes]
-    texts = [known[name].values for name in features if name in known and known[name].is_text]  # noqa: PD011
-    if not texts:
-        there = ", ".join(repr(name) for name, feature in known.items() if feature.is_text) or "none"
-        raise KGLoaderError(
-            f"labels must name text features of the {nodes}s of {graph.name!r} ({there}), got {list(features)}"
-        )
-    return [" ".join(filter(None, map(str, cells))) for cells in zip(*texts, strict=True)]
 
 
 def by_id(source: RecGraph, target: RecGraph, nodes: Nodes) -> Matches:
@@ -222,151 +188,6 @@ def _ties(graph: RecGraph, predicate: str) -> NDArray[np.int64]:
         return np.empty((0, 2), dtype=np.int64)
     ties: NDArray[np.int64] = graph.triples[graph.triples[:, 1] == graph.relations.index_of(predicate)][:, [0, 2]]
     return ties
-
-
-def normalized(label: str) -> str:
-    """Return a label without what two sources write differently: case, accents, punctuation, a leading article.
-
-    Example:
-        >>> normalized("Misérables, Les (1995)"), normalized("Les Miserables 1995")
-        ('miserables 1995', 'miserables 1995')
-    """
-    plain = unicodedata.normalize("NFKD", label).casefold().replace("&", " and ")
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    plain = re.sub(rf"^(.+), (?:{ARTICLES})(?=$| \(| \d)", r"\1", plain)
-    words = re.sub(r"[^\w]+|_", " ", plain.replace("'", "")).split()
-    if len(words) > 1 and re.fullmatch(ARTICLES, words[0]):
-        words = words[1:]
-    return " ".join(words)
-
-
-def by_label(
-    source_labels: Sequence[str], target_labels: Sequence[str], threshold: float | None, counts: dict[str, int]
-) -> Matches:
-    """Match equal labels, then, among nodes that have no such match, similar ones.
-
-    Labels are compared as :func:`normalized`. A similar label is the best for its node, and its node the best for it
-    (both among those of the same numbers, years and sequels being what similar titles differ in), by rapidfuzz's
-    ``ratio``, at least ``threshold``.
-
-    Args:
-        source_labels: One a node; an empty one matches nothing.
-        target_labels: The same of the target.
-        threshold: From which share of equal letters on labels are similar, above 0 and at most 1; ``None``: equal
-            labels only.
-        counts: Nodes without a label are counted here.
-
-    Raises:
-        KGLoaderError: rapidfuzz is not installed, or the threshold is not allowed.
-    """
-    if threshold is not None and not 0 < threshold <= 1:
-        raise KGLoaderError(f"threshold must be above 0 and at most 1, got {threshold!r}")
-    ours, theirs = ([normalized(label) for label in labels] for labels in (source_labels, target_labels))
-    for name, labels in (("source", ours), ("target", theirs)):
-        if missing := labels.count(""):
-            counts[f"{name} nodes without a label"] = missing
-    places: dict[str, list[int]] = {}
-    for index, label in enumerate(theirs):
-        places.setdefault(label, []).append(index)
-    exact = [(i, j) for i, label in enumerate(ours) if label for j in places.get(label, ())]
-    found = Matches.of_pairs(np.asarray(exact, dtype=np.int64), "equal label")
-    if threshold is None:
-        return found
-    rows, columns = (
-        np.asarray([i for i, label in enumerate(labels) if label and i not in taken], dtype=np.int64)
-        for labels, taken in ((ours, set(found.source.tolist())), (theirs, set(found.target.tolist())))
-    )
-    return found.and_also(_similar(ours, theirs, rows, columns, threshold))
-
-
-def _similar(
-    ours: Sequence[str],
-    theirs: Sequence[str],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    threshold: float,
-) -> Matches:
-    try:
-        from rapidfuzz import fuzz, process
-    except ImportError as error:
-        raise KGLoaderError(
-            f"similar labels need the extra 'link' (pip install 'graphrec[link]'); threshold=None matches equal ones "
-            f"alone: {error}"
-        ) from None
-    choices = [theirs[j] for j in columns]
-    numbers = _codes([_numbers(theirs[j]) for j in columns], others := [_numbers(ours[i]) for i in rows])
-
-    def alike(part: NDArray[np.int64]) -> NDArray[np.float64]:
-        ratios = process.cdist([ours[i] for i in rows[part]], choices, scorer=fuzz.ratio, score_cutoff=100 * threshold)
-        same = _codes(others, others)[part][:, None] == numbers[None]
-        return np.where(same, np.asarray(ratios, dtype=np.float64) / 100, 0.0)
-
-    return _mutual(alike, rows, columns, threshold, LABEL_CHUNK, "similar label")
-
-
-def _numbers(label: str) -> str:
-    return " ".join(w for w in label.split() if any(map(str.isdigit, w)) or (w and ROMAN.fullmatch(w)))
-
-
-def _codes(labels: Sequence[str], universe: Sequence[str]) -> NDArray[np.int64]:
-    """Return the place of each label in the universe, -1 where it has none."""
-    place = {label: code for code, label in enumerate(dict.fromkeys(universe))}
-    return np.asarray([place.get(label, -1) for label in labels], dtype=np.int64)
-
-
-def by_vectors(source: NDArray[np.float32], target: NDArray[np.float32], threshold: float) -> Matches:
-    """Match nodes whose vectors are each other's nearest by cosine, and at least ``threshold`` alike.
-
-    Args:
-        source: ``[num_nodes, dim]``; a row of zeros is unknown and matches nothing.
-        target: The same of the target, of the same width.
-        threshold: Least cosine, above 0 and at most 1.
-
-    Raises:
-        KGLoaderError: Widths differ, or the threshold is not allowed.
-    """
-    if not 0 < threshold <= 1:
-        raise KGLoaderError(f"threshold must be above 0 and at most 1, got {threshold!r}")
-    if source.ndim != 2 or target.ndim != 2 or source.shape[1] != target.shape[1]:
-        raise KGLoaderError(
-            f"vectors must be [num_nodes, dim] of one width, got {list(source.shape)} and {list(target.shape)}"
-        )
-    lengths = [np.linalg.norm(vectors, axis=1) for vectors in (source, target)]
-    rows, columns = (np.flatnonzero(length > 0) for length in lengths)
-    ours, theirs = (
-        vectors[known] / length[known, None]
-        for vectors, known, length in zip((source, target), (rows, columns), lengths, strict=True)
-    )
-    return _mutual(
-        lambda part: np.asarray(ours[part] @ theirs.T, dtype=np.float64).clip(max=1.0),
-        rows, columns, threshold, VECTOR_CHUNK, "similar text",
-    )  # fmt: skip
-
-
-def _mutual(
-    alike: Callable[[NDArray[np.int64]], NDArray[np.float64]],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    threshold: float,
-    chunk: int,
-    reason: str,
-) -> Matches:
-    """Return the pairs that are best for both sides; equally good ones are all returned, and so ambiguous."""
-    pairs: list[NDArray[np.int64]] = []
-    scores: list[NDArray[np.float64]] = []
-    best = np.zeros(len(columns))
-    if len(rows) and len(columns):
-        for part in np.array_split(np.arange(len(rows)), min(len(rows), -(-len(rows) * len(columns) // chunk))):
-            values = alike(part)
-            best = np.maximum(best, values.max(axis=0))
-            i, j = np.nonzero((values >= threshold) & (values >= values.max(axis=1)[:, None]))
-            pairs.append(np.stack([part[i], j], axis=1))
-            scores.append(values[i, j])
-    found = np.concatenate(pairs) if pairs else np.empty((0, 2), dtype=np.int64)
-    score = np.concatenate(scores) if scores else np.empty(0)
-    mutual = score >= best[found[:, 1]]
-    found, score = found[mutual], score[mutual]
-    return Matches(rows[found[:, 0]], columns[found[:, 1]], score, [reason] * len(found))
 
 
 def review_table(

@@ -12,7 +12,7 @@ from kg_loaders.joining import HELD_OUT_PAIRS, TRAIN
 
 if TYPE_CHECKING:
     from kg_loaders.graph import RecGraph
-    from kg_loaders.linking import LinkedPair
+    from kg_loaders.linked_pair import LinkedPair
 
 LOOK_ALIKE = 0.5  # Jaccard index of two histories from which on two users may be one person
 LOOK_ALIKE_ITEMS = 10

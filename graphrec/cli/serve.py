@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--scope", choices=SCOPES, default="write", help="of the new key")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the new key")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer under this host name")
-    parser.add_argument("--threads", type=int, help="of torch and numpy; one fewer than there are processors when not given")
+    parser.add_argument("--threads", type=int, help="of torch and numpy; when not given, one fewer than processors")
     arguments = parser.parse_args(argv)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:

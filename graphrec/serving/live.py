@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-import heapq
-import math
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from graphrec.errors import ArgumentError, StoreError, StrangerError, check_range
-from graphrec.evaluation.product import ProductSearch
 from graphrec.evaluation.ranking import best, best_of
 from graphrec.histories import Histories
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.explain import Explanation, explain
 from graphrec.serving.growth import can_grow, check_items, grow
+from graphrec.serving.live_items import LiveItems
+from graphrec.serving.live_users import NOTHING, Change, Indices, LiveUsers
 from graphrec.serving.recommender import Recommendation, RunRecommender
 from graphrec.serving.store import Event, NewItem, Store
 from kg_loaders import RecGraph, UnknownIdError
-
-Indices = NDArray[np.int64]
-NOTHING: Indices = np.empty(0, dtype=np.int64)
-MOST_CHANGES = 10_000  # items that one user may have liked and disliked since training
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a user's events have changed.
-
-    Args:
-        liked: Items that joined the history, in the order of the events.
-        disliked: Items that left it, and are not recommended.
-    """
-
-    liked: tuple[int, ...] = ()
-    disliked: frozenset[int] = frozenset()
-
-    def after(self, item: int, kind: str) -> Change:
-        """Return what has changed after one more event."""
-        liked = tuple(other for other in self.liked if other != item)
-        return Change(
-            (*liked, item) if kind == "like" else liked,
-            self.disliked | {item} if kind == "dislike" else self.disliked - {item},
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,38 +40,6 @@ class Question:
     left_out: Indices
     user_index: int | None
     k: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Catalogue:
-    """A run, grown by the items that have joined; replaced as a whole, so that no answer mixes two."""
-
-    run: RunRecommender
-    joined: tuple[NewItem, ...]
-
-    @cached_property
-    def search(self) -> ProductSearch | None:
-        """Finds the best items without all scores; ``None`` where the model's score is no product."""
-        graph = self.run.graph
-        if not graph.num_items or not graph.num_users:
-            return None
-        return ProductSearch.of(self.run.model, Histories.from_lists([[0]], [0]))
-
-    @cached_property
-    def index(self) -> dict[str, int]:
-        return {id_: item for item, id_ in enumerate(self.run.graph.items)}
-
-    @cached_property
-    def folded_titles(self) -> list[str]:
-        return [label.casefold() for label in self.run.graph.item_labels]
-
-    @cached_property
-    def by_title(self) -> dict[str, int | None]:
-        """Items by folded title; ``None`` where several bear it."""
-        found: dict[str, int | None] = {}
-        for item, title in enumerate(self.folded_titles):
-            found[title] = None if title in found else item
-        return found
 
 
 class LiveRecommender:
@@ -138,14 +78,11 @@ class LiveRecommender:
         self.store = store
         self.left_out: dict[str, str] = {}
         self.num_unplaced = 0
-        self._changes: dict[str, Change] = {}
-        self._catalogue = _Catalogue(run, ())
-        self._users = {id_: index for index, id_ in enumerate(run.graph.users)}
-        self._past = run.known.items.numpy()
-        self._offsets = run.known.offsets.tolist()
+        self._users = LiveUsers(run)
+        self._items = LiveItems.of(run)
         if store is not None:
             store.subscribe(self)
-        self._warm(self._catalogue)
+        self._warm(self._items)
 
     @classmethod
     def load(cls, run_dir: str | Path, store: Store | None = None) -> Self:
@@ -162,27 +99,20 @@ class LiveRecommender:
     @property
     def graph(self) -> RecGraph:
         """The run's graph with the items that have joined."""
-        return self._catalogue.run.graph
+        return self._items.run.graph
 
     @property
     def num_items(self) -> int:
         """Number of items, new ones among them."""
-        return self._catalogue.run.graph.num_items
-
-    @cached_property
-    def _bits(self) -> list[float]:
-        counts = np.bincount(self._past, minlength=self.base.graph.num_items).clip(min=1)
-        bits: list[float] = (-np.log2(counts / max(len(self._past), 1))).tolist()
-        return bits
+        return self._items.run.graph.num_items
 
     def novelty(self, items: Sequence[int]) -> float:
         r"""Return the mean of :math:`-\log_2 (n_i / \sum n)` over items, in bits, as the metric of that name does.
 
         An item that joined counts as one that a single user took.
         """
-        most = math.log2(max(len(self._past), 1))
-        bits = [self._bits[item] if item < len(self._bits) else most for item in items]
-        return sum(bits) / len(bits) if bits else 0.0
+        bits = self._items.bits
+        return sum(bits[item] for item in items) / max(len(items), 1)
 
     def find(self, text: str) -> int:
         """Return the index of the item that an id or a whole title means, whatever the title's case.
@@ -191,50 +121,27 @@ class LiveRecommender:
             UnknownIdError: There is none.
             ArgumentError: Several items bear the title.
         """
-        catalogue = self._catalogue
-        item = catalogue.index.get(text)
-        if item is None:
-            folded = text.casefold().strip()
-            if folded not in catalogue.by_title:
-                raise UnknownIdError(f"no item has the id or title {text!r}")
-            item = catalogue.by_title[folded]
-            if item is None:
-                raise ArgumentError(f"several items have the title {text!r}; give the id of one")
-        return item
+        return self._items.find(text)
 
     def search_items(self, text: str, limit: int = 10) -> list[int]:
         """Return items whose title or id holds ``text``: those that begin with it first, then the most taken."""
-        catalogue = self._catalogue
-        folded = text.casefold().strip()
-        found = [item for item, title in enumerate(catalogue.folded_titles) if folded in title]
-        exact = catalogue.index.get(text.strip())
-        bits = self._bits
-
-        def place(item: int) -> tuple[bool, bool, float, int]:
-            rare = bits[item] if item < len(bits) else math.inf
-            return item != exact, not catalogue.folded_titles[item].startswith(folded), rare, item
-
-        return heapq.nsmallest(limit, found if exact is None else {*found, exact}, key=place)
+        return self._items.search(text, limit)
 
     def search_users(self, text: str, limit: int = 10) -> list[str]:
         """Return users of the data set and of the events whose id begins with ``text``, the shortest ids first."""
-        new = [id_ for id_ in list(self._changes) if id_ not in self._users]
-        found = (id_ for ids in (self._users, new) for id_ in ids if id_.startswith(text))
-        return heapq.nsmallest(limit, found, key=lambda id_: (len(id_), id_))
+        return self._users.search(text, limit)
 
     def change(self, user_id: str) -> Change:
         """Return what a user's events have changed; nothing for a user without any."""
-        return self._changes.get(user_id, Change())
+        return self._users.change(user_id)
 
     def knows(self, user_id: str) -> bool:
         """Whether a user is in the data set or has sent an event."""
-        return user_id in self._users or user_id in self._changes
+        return user_id in self._users
 
     def past(self, user_id: str) -> Indices:
         """Return the items of a user's past, oldest first: the data set's, and what was liked since."""
-        index, change = self._users.get(user_id), self._changes.get(user_id)
-        past = NOTHING if index is None else self._past[self._offsets[index] : self._offsets[index + 1]]
-        return past if change is None else self._changed(past, change)
+        return self._users.past(user_id)
 
     # Questions and answers
 
@@ -272,7 +179,7 @@ class LiveRecommender:
         else:
             if not self.knows(user_id):
                 raise UnknownIdError(f"there is no user {user_id!r}, neither in the data set nor in the events")
-            index, change = self._users.get(user_id), self.change(user_id)
+            index, change = self._users.index_of(user_id), self.change(user_id)
             left_out += [*change.liked, *change.disliked]
             past = self.past(user_id)
         if index is None and not self.base.model.inductive:
@@ -292,8 +199,8 @@ class LiveRecommender:
 
     def answer(self, questions: Sequence[Question]) -> list[list[Recommendation]]:
         """Answer several questions at once, with one product of user and item vectors."""
-        catalogue = self._catalogue
-        run, graph = catalogue.run, catalogue.run.graph
+        live = self._items
+        run, graph = live.run, live.run.graph
         if not questions:
             return []
         histories = _batch([question.history for question in questions])
@@ -306,10 +213,10 @@ class LiveRecommender:
         with torch.no_grad():
             k = max(question.k for question in questions)
             seen = replace(seen, user_index=drawn_by)
-            if catalogue.search is None:
+            if live.search_by_product is None:
                 items, values = best(run.model, run.model.score(histories), k, seen, run.seed)
             else:
-                items, values = best_of(run.model, catalogue.search, histories, k, seen, run.seed)
+                items, values = best_of(run.model, live.search_by_product, histories, k, seen, run.seed)
         labels, ids = graph.item_labels, graph.entities.ids
         return [
             [
@@ -328,7 +235,7 @@ class LiveRecommender:
         histories = _batch([question.history])
         if question.user_index is not None:
             histories = replace(histories, user_index=torch.tensor([question.user_index]))
-        run, index = self._catalogue.run, self.find(item)
+        run, index = self._items.run, self.find(item)
         return explain(run, histories, index, k)
 
     def similar(self, item: str, k: int = 10) -> list[Recommendation]:
@@ -342,7 +249,7 @@ class LiveRecommender:
             StrangerError: The model has neither.
         """
         index = self.find(item)
-        run = self._catalogue.run
+        run = self._items.run
         model = run.model
         while isinstance(model, Blend):
             model = model.first
@@ -369,13 +276,11 @@ class LiveRecommender:
             UnknownIdError: An item is unknown.
             ArgumentError: A user would have too many likes and dislikes.
         """
-        index = self._catalogue.index
+        index = self._items.index
         for event in events:
             if event.item_id not in index:
                 raise UnknownIdError(f"there is no item {event.item_id!r}")
-            change = self._changes.get(event.user_id)
-            if change is not None and len(change.liked) + len(change.disliked) >= MOST_CHANGES:
-                raise ArgumentError(f"a user may like and dislike {MOST_CHANGES:,} items, and this one has")
+            self._users.check_room(event.user_id)
 
     def add_events(self, events: Iterable[Event]) -> int:
         """Keep events, and return how many were new: when this returns they are durable, and answers heed them.
@@ -406,10 +311,10 @@ class LiveRecommender:
         Raises:
             ArgumentError: One cannot join.
         """
-        joined = set(self._catalogue.joined)
+        joined = set(self._items.joined)
         new = tuple(item for item in dict.fromkeys(items) if item not in joined)
         # Against the grown graph, for their ids; against the base model, for their facts.
-        taken = {item.item_id for item in self._catalogue.joined}
+        taken = {item.item_id for item in self._items.joined}
         for item in new:
             if item.item_id in taken:
                 raise ArgumentError(f"item_id {item.item_id!r} has joined already, with another title or other facts")
@@ -440,39 +345,31 @@ class LiveRecommender:
                 new.append(item)
         if not new:
             return
-        joined = (*self._catalogue.joined, *new)
+        joined = (*self._items.joined, *new)
         model, graph = grow(self.base.model, self.base.graph, joined)
-        grown = _Catalogue(RunRecommender(model, graph, self.base.batch_size, self.base.seed), joined)
+        grown = self._items.grown(RunRecommender(model, graph, self.base.batch_size, self.base.seed), joined)
         self._warm(grown)
-        self._catalogue = grown
+        self._items = grown
 
     def on_events(self, events: Sequence[Event]) -> None:
         """Take durable events; called by the store."""
-        index = self._catalogue.index
+        index = self._items.index
         for event in events:
             item = index.get(event.item_id)
             if item is None:
                 self.num_unplaced += 1
                 continue
-            self._changes[event.user_id] = self._changes.get(event.user_id, Change()).after(item, event.kind)
-
-    def _changed(self, past: Indices, change: Change) -> Indices:
-        if not self.base.model.inductive:
-            return past
-        if change.disliked:
-            past = past[~np.isin(past, list(change.disliked))]
-        liked = np.array(change.liked, dtype=np.int64)
-        return np.concatenate([past, liked[~np.isin(liked, past)]])
+            self._users.take(event.user_id, item, event.kind)
 
     def _writable(self) -> Store:
         if self.store is None:
             raise StoreError("there is no store: this recommender is read-only")
         return self.store
 
-    def _warm(self, catalogue: _Catalogue) -> None:
+    def _warm(self, items: LiveItems) -> None:
         """Compute now what the first question would wait for."""
-        _ = catalogue.index, catalogue.by_title, catalogue.search, self._bits
-        run = catalogue.run
+        items.warm()
+        run = items.run
         with torch.no_grad():
             first = Histories.from_lists([[0]], [0]) if run.graph.num_items and run.graph.num_users else None
             if first is not None:

@@ -1,0 +1,96 @@
+"""LiveUsers: the past of every user of a live run, in its data and by the events since."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphrec.errors import ArgumentError
+from graphrec.serving.recommender import RunRecommender
+
+Indices = NDArray[np.int64]
+NOTHING: Indices = np.empty(0, dtype=np.int64)
+MOST_CHANGES = 10_000  # items that one user may have liked and disliked since training
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a user's events have changed.
+
+    Args:
+        liked: Items that joined the history, in the order of the events.
+        disliked: Items that left it, and are not recommended.
+    """
+
+    liked: tuple[int, ...] = ()
+    disliked: frozenset[int] = frozenset()
+
+    def after(self, item: int, kind: str) -> Change:
+        """Return what has changed after one more event."""
+        liked = tuple(other for other in self.liked if other != item)
+        return Change(
+            (*liked, item) if kind == "like" else liked,
+            self.disliked | {item} if kind == "dislike" else self.disliked - {item},
+        )
+
+
+class LiveUsers:
+    """The users of a run's data and those who have sent events since, with their pasts.
+
+    An inductive model reads what events change; for a model with a user table the past stays the data's.
+
+    Args:
+        run: The fitted model with its graph.
+    """
+
+    def __init__(self, run: RunRecommender) -> None:
+        self._inductive = run.model.inductive
+        self._index = {id_: index for index, id_ in enumerate(run.graph.users)}
+        self._past = run.known.items.numpy()
+        self._offsets = run.known.offsets.tolist()
+        self._changes: dict[str, Change] = {}
+
+    def __contains__(self, user_id: str) -> bool:
+        return user_id in self._index or user_id in self._changes
+
+    def index_of(self, user_id: str) -> int | None:
+        """Return a user's index in the data set; ``None`` for who is not in it."""
+        return self._index.get(user_id)
+
+    def change(self, user_id: str) -> Change:
+        """Return what a user's events have changed; nothing for a user without any."""
+        return self._changes.get(user_id, Change())
+
+    def past(self, user_id: str) -> Indices:
+        """Return the items of a user's past, oldest first: the data set's, and what was liked since."""
+        index, change = self._index.get(user_id), self._changes.get(user_id)
+        past = NOTHING if index is None else self._past[self._offsets[index] : self._offsets[index + 1]]
+        if change is None or not self._inductive:
+            return past
+        if change.disliked:
+            past = past[~np.isin(past, list(change.disliked))]
+        liked = np.array(change.liked, dtype=np.int64)
+        return np.concatenate([past, liked[~np.isin(liked, past)]])
+
+    def search(self, text: str, limit: int) -> list[str]:
+        """Return users whose id begins with ``text``, the shortest ids first."""
+        new = [id_ for id_ in list(self._changes) if id_ not in self._index]
+        found = (id_ for ids in (self._index, new) for id_ in ids if id_.startswith(text))
+        return heapq.nsmallest(limit, found, key=lambda id_: (len(id_), id_))
+
+    def check_room(self, user_id: str) -> None:
+        """Make sure that a user may send one more event.
+
+        Raises:
+            ArgumentError: They like and dislike as many items as one user may.
+        """
+        change = self.change(user_id)
+        if len(change.liked) + len(change.disliked) >= MOST_CHANGES:
+            raise ArgumentError(f"a user may like and dislike {MOST_CHANGES:,} items, and this one has")
+
+    def take(self, user_id: str, item: int, kind: str) -> None:
+        """Take one event about an item."""
+        self._changes[user_id] = self.change(user_id).after(item, kind)
