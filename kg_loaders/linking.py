@@ -192,8 +192,8 @@ def _vectors(
     source: RecGraph, target: RecGraph, nodes: Nodes, vectors: object
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     if isinstance(vectors, str):
-        vectors = (vectors, vectors)
-    if not isinstance(vectors, tuple | list) or len(vectors) != 2:
+        return vectors_of(source, nodes, vectors), vectors_of(target, nodes, vectors)
+    if not isinstance(vectors, tuple | list) or len(vectors) != 2 or any(isinstance(given, str) for given in vectors):
         raise KGLoaderError(f"vectors must be a feature's name or two arrays (source, target), got {vectors!r:.80}")
     return vectors_of(source, nodes, vectors[0]), vectors_of(target, nodes, vectors[1])
 

@@ -32,8 +32,7 @@ from graphrec.cli import guarded
 from graphrec.errors import ArgumentError
 from graphrec.evaluation import PairedTest, paired_bootstrap_rows, user_interval
 from graphrec.experiment.build import build_evaluator
-from graphrec.experiment.comparison import reads_kg
-from graphrec.experiment.config import KgName, RunConfig, resolve_model
+from graphrec.experiment.config import KgName, RunConfig, reads_kg, resolve_model
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.files import read_json, to_json, write_text
 from graphrec.experiment.reading import read_options

@@ -67,8 +67,8 @@ def main(argv: list[str]) -> None:
 
 
 def _compare_runs(paths: list[str], options: list[str], flags: set[str]) -> None:
-    from graphrec.experiment.comparison import compare_runs
     from graphrec.experiment.reading import take_option
+    from graphrec.experiment.run_comparison import compare_runs
 
     given: dict[str, Any] = {}
     for name, read in (("versus", str), ("metric", str), ("out", Path)):

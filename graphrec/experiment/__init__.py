@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from graphrec.experiment.config import DataConfig, EvalConfig, ModelConfig, RunConfig
 
 if TYPE_CHECKING:
-    from graphrec.experiment.comparison import compare, compare_runs
+    from graphrec.experiment.comparison import compare
     from graphrec.experiment.folder import RunFolder
+    from graphrec.experiment.run_comparison import compare_runs
     from graphrec.experiment.runner import run
     from graphrec.experiment.transfer import TransferStudy, cold_split
     from graphrec.experiment.transfer_comparison import compare_transfer
@@ -35,7 +36,7 @@ _HOMES = {
     "TransferStudy": "transfer",
     "cold_split": "transfer",
     "compare": "comparison",
-    "compare_runs": "comparison",
+    "compare_runs": "run_comparison",
     "compare_transfer": "transfer_comparison",
     "run": "runner",
 }

@@ -208,6 +208,13 @@ def resolve_model(name: str) -> str:
     raise AssertionError("unreachable: check_choice raised")
 
 
+def reads_kg(model: str) -> bool:
+    """Whether a model reads the knowledge graph: its constructor, or that of a model in it, takes triples."""
+    from graphrec.models import MODELS
+
+    return any("triples" in inspect.signature(source).parameters for source in MODELS[model].configured_by())
+
+
 def simplified(name: str) -> str:
     """Return a name without case, hyphens and underscores, by which names are compared."""
     return name.lower().replace("-", "").replace("_", "")

@@ -49,13 +49,7 @@ class BridgedRecommender(GradientRecommender):
     in_target: Tensor
 
     def __init__(
-        self,
-        num_items: int,
-        in_target: Tensor,
-        dim: int = 64,
-        l2: float = 10.0,
-        confidence: float = 5.0,
-        iterations: int = 15,
+        self, num_items: int, in_target: Tensor, dim: int, l2: float, confidence: float, iterations: int
     ) -> None:
         super().__init__(num_items)
         if in_target.dtype != torch.bool or in_target.shape != (num_items,):

@@ -50,6 +50,7 @@ def test_numbers_of_two_files_are_no_names():
         ({"on": "item", "labels": ["plot"]}, r"labels must name text features of the items of 'books' \(none\)"),
         ({"on": "item", "vectors": "v"}, r"vectors must name a vector feature of the items of 'books' \(none\)"),
         ({"on": "item", "vectors": 3}, "vectors must be a feature's name or two arrays"),
+        ({"on": "item", "vectors": ("v", "w")}, "vectors must be a feature's name or two arrays"),
         ({"on": "item", "vectors": (np.ones((3, 2)), np.ones((1, 2)))}, r"vectors of 'films' must be finite numbers"),
         ({"on": "item", "vectors": (np.ones((3, 2)), np.ones((2, 5)))}, "must be .* of one width"),
         ({"on": "item", "by": "label", "threshold": 1.5}, "threshold must be above 0 and at most 1, got 1.5"),

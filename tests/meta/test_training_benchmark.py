@@ -144,7 +144,8 @@ class Trainer:
 
 
 @pytest.fixture
-def script() -> ModuleType:
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))  # where a script that is run finds the others
     spec = importlib.util.spec_from_file_location("benchmark_training", SCRIPTS / "benchmark_training.py")
     assert spec is not None
     assert spec.loader is not None
@@ -152,6 +153,11 @@ def script() -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def peer_code(script: ModuleType) -> ModuleType:
+    return sys.modules["training_peers"]
 
 
 @pytest.fixture
@@ -204,16 +210,18 @@ def test_steps_are_scaled_to_an_epoch(
     assert "scaled from some steps" in capsys.readouterr().out.splitlines()[1]
 
 
-def test_an_epoch_left_early_leaves_the_optimiser_as_it_was(script: ModuleType, peers: Path, graph: RecGraph) -> None:
-    peer = script.RecBolePeer(graph, peers / "recbole", "KGCN")
+def test_an_epoch_left_early_leaves_the_optimiser_as_it_was(
+    peer_code: ModuleType, peers: Path, graph: RecGraph
+) -> None:
+    peer = peer_code.RecBolePeer(graph, peers / "recbole", "KGCN")
     step = peer.trainer.optimizer.step
     assert len(peer.epoch(at_most=3)) == 3
     assert peer.trainer.optimizer.step == step
     assert len(peer.epoch()) == peer.num_steps
 
 
-def test_pairs_and_triples_reach_recbole_whole(script: ModuleType, graph: RecGraph, tmp_path: Path) -> None:
-    script.write_atomic(graph, tmp_path / "data")
+def test_pairs_and_triples_reach_recbole_whole(peer_code: ModuleType, graph: RecGraph, tmp_path: Path) -> None:
+    peer_code.write_atomic(graph, tmp_path / "data")
     for split in ("train", "valid"):
         table = pd.read_csv(tmp_path / "data" / f"data.{split}.inter", sep="\t")
         pairs = graph.part(split)
@@ -225,8 +233,10 @@ def test_pairs_and_triples_reach_recbole_whole(script: ModuleType, graph: RecGra
     assert set(links[:, 0].tolist()) == met & set(graph.triples[:, [0, 2]].ravel().tolist())
 
 
-def test_scatter_mean_is_the_mean(script: ModuleType) -> None:
-    out = script.scatter_mean(src=torch.tensor([[1.0], [3.0], [5.0]]), index=torch.tensor([2, 2, 0]), dim_size=4, dim=0)
+def test_scatter_mean_is_the_mean(peer_code: ModuleType) -> None:
+    out = peer_code.scatter_mean(
+        src=torch.tensor([[1.0], [3.0], [5.0]]), index=torch.tensor([2, 2, 0]), dim_size=4, dim=0
+    )
     assert out.flatten().tolist() == [5.0, 0.0, 2.0, 0.0]
 
 

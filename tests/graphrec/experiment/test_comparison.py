@@ -7,15 +7,10 @@ import pytest
 import yaml
 from cases.toy_models import ToyKGAT
 
-from graphrec.errors import ArgumentError, ConfigError, RunError
-from graphrec.experiment import RunFolder, compare, compare_runs
-from graphrec.experiment.comparison import reads_kg
-from graphrec.experiment.reading import read_options
+from graphrec.errors import ArgumentError, ConfigError
+from graphrec.experiment import RunFolder, compare
 from graphrec.experiment.report import Table
-from graphrec.experiment.runner import run
 from graphrec.models import MODELS
-from kg_loaders import SPLITS
-from kg_loaders.formats import tables
 from kg_loaders.synthetic import planted
 
 SHORT = ["--train.epochs=1", "--train.select_by=recall@10", "--eval.metrics=recall@10,coverage@10"]
@@ -164,72 +159,3 @@ def test_models_that_need_a_graph_have_no_row_without_and_what_draws_has_all_see
         str(dataset), ["inductive-kgat"], seeds=[0, 1], kg=["full", "none"], options=SHORT, out=tmp_path, quiet=True
     )
     assert labels(table) == [("Popularity", 1), ("EASE", 2), ("InductiveKGAT, with KG", 2)]
-
-
-def test_models_that_read_the_knowledge_graph_take_triples() -> None:
-    assert reads_kg("InductiveKGAT")
-    assert not reads_kg("EASE")
-
-
-def finished(dataset: Path, out: Path, *options: str) -> Path:
-    """Train one run to its end and return its folder."""
-    config = read_options([*SHORT, "--train.refit=false", *options], str(dataset)).config
-    return run(config, out, quiet=True).path
-
-
-def test_finished_runs_make_a_table(dataset: Path, tmp_path: Path) -> None:
-    names = ("first", "second", "none", "wide", "popularity")
-    settings = ((), ("--seed=1",), ("--data.kg=none",), ("--model.dim=6",), ("--model=Popularity",))
-    paths = [finished(dataset, tmp_path / name, *given) for name, given in zip(names, settings, strict=True)]
-    table = compare_runs(paths, versus=paths[0], out=tmp_path / "table")
-    assert labels(table) == [
-        ("InductiveKGAT, with KG", 2),
-        ("InductiveKGAT, no KG", 1),
-        ("InductiveKGAT, with KG (model.dim 6)", 1),
-        ("Popularity", 1),
-    ]
-    assert (table.part, table.tested, table.reference) == ("test", "recall@10", "InductiveKGAT, with KG")
-    assert [row.p_value is None for row in table.rows] == [True, False, False, False]
-    means = [RunFolder.open(path).metrics["test"]["recall@10"] for path in paths[:2]]
-    assert table.rows[0].figures["recall@10"].mean == pytest.approx(sum(means) / 2)
-    assert (tmp_path / "table" / "table.md").is_file()
-    assert compare_runs(paths).reference == "Popularity"
-
-
-def test_runs_that_answer_other_questions_are_refused(dataset: Path, tmp_path: Path) -> None:
-    path = finished(dataset, tmp_path / "own")
-    with pytest.raises(ConfigError, match="at least two, got 1"):
-        compare_runs([path, path])
-    with pytest.raises(ConfigError, match="versus must be one of the compared runs"):
-        compare_runs([path, tmp_path / "other"], versus=tmp_path / "third")
-    with pytest.raises(RunError, match="no such run folder"):
-        compare_runs([path, tmp_path / "absent"])
-    other = finished(dataset, tmp_path / "other", "--eval.metrics=recall@5", "--train.select_by=recall@5")
-    with pytest.raises(ConfigError, match=r"differ in eval.metrics: \['recall@10', 'coverage@10'\] and \['recall@5'\]"):
-        compare_runs([path, other])
-
-
-def test_runs_without_a_common_part_are_refused(tmp_path: Path) -> None:
-    graph = planted(num_users=30, num_items=40, num_cold_items=4)
-    split = graph.interactions.split.copy()
-    split[split == SPLITS.index("test")] = SPLITS.index("train")
-    folder = tmp_path / "films"
-    tables.write(graph.with_split(split), folder)
-    paths = [finished(folder, tmp_path / f"refit-{refit}", f"--train.refit={refit}") for refit in ("false", "true")]
-    with pytest.raises(RunError, match="refit-true was refitted on the validation part.*--train.refit false"):
-        compare_runs(paths)
-
-
-def test_runs_measured_on_other_users_are_refused(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    paths = [finished(dataset, tmp_path / str(seed), f"--seed={seed}") for seed in (0, 1)]
-    whole = RunFolder.per_user
-
-    def per_user(self: RunFolder, split: str) -> Any:
-        users, values = whole(self, split)
-        return (users[1:] if self.path == paths[1] else users), values
-
-    monkeypatch.setattr(RunFolder, "per_user", per_user)
-    with pytest.raises(RunError, match="were measured on other users"):
-        compare_runs(paths)

@@ -6,7 +6,7 @@ import pytest
 from cases.toy_models import ToyKGAT
 
 from graphrec.errors import ConfigError
-from graphrec.experiment.config import DataConfig, ModelConfig, RunConfig, options_of, resolve_model
+from graphrec.experiment.config import DataConfig, ModelConfig, RunConfig, options_of, reads_kg, resolve_model
 from graphrec.training import TrainConfig
 
 CONFIG = RunConfig(
@@ -59,3 +59,8 @@ def test_hash_does_not_change_with_the_folder() -> None:
 def test_label_names_model_kg_and_seed() -> None:
     label = replace(CONFIG, seed=2, data=replace(CONFIG.data, kg="shuffled")).label
     assert label.startswith("inductivekgat-shuffledkg-seed2-")
+
+
+def test_models_that_read_the_knowledge_graph_take_triples() -> None:
+    assert reads_kg("InductiveKGAT")
+    assert not reads_kg("EASE")
