@@ -402,14 +402,29 @@ class InductiveKGAT(ItemSide):
         _, g = self.cached("vectors", self.item_vectors)
         return self._score_as(histories, item, g[item : item + 1])
 
+    def score_without_each(self, histories: Histories, item: int) -> Tensor | None:
+        """Score one item without each entry of a history read in order; see :meth:`Recommender.score_without_each`."""
+        if self.sequence is None:
+            return None
+        h, g = self.cached("vectors", self.item_vectors)
+        read, place = histories.recent_without_each(self.max_length)
+        user = F.normalize(self.sequence.last_without_each(self._longer(h[read.items]), read.times), dim=1)
+        candidate = F.normalize(g[item : item + 1], dim=1)
+        scores = torch.addmm(self.cached("bias", self.bias)[item : item + 1], user / self.temperature, candidate.t())
+        return self._by_head(read.without_each(), user, candidate, scores[:, 0])[place]
+
     def _score_as(self, histories: Histories, item: int, vector: Tensor) -> Tensor:
         """Return the score of one item for each history as it would be with the vector ``[1, dim]``."""
         h, _ = self.cached("vectors", self.item_vectors)
         candidate = F.normalize(vector, dim=1)
         scores, user = self._product(histories, h, candidate, self.cached("bias", self.bias)[item : item + 1])
-        scores = scores[:, 0]
+        return self._by_head(histories, user, candidate, scores[:, 0])
+
+    def _by_head(self, histories: Histories, user: Tensor, candidate: Tensor, scores: Tensor) -> Tensor:
+        """Return what the head, if there is one, makes of the product's scores of one candidate."""
         if self.head is None:
             return scores
+        h, _ = self.cached("vectors", self.item_vectors)
         rows = self.head.has_told(histories).nonzero().squeeze(1)
         context = self.head.context(histories, h, histories.items)
         found = self.head(user, candidate, rows, torch.zeros_like(rows), scores[rows], context)
