@@ -127,6 +127,50 @@ class Histories:
         """Return the same users with their last ``length`` items at most."""
         return self.keep(self.from_end < length) if bool((self.lengths > length).any()) else self
 
+    def recent_without_each(self, length: int) -> tuple[Histories, Tensor]:
+        """Return what decides the last ``length`` items of one history when any one of its items is left out.
+
+        That is one item more than ``length``, for where an item is left out, an older one takes its place.
+
+        Returns:
+            The most recent items, in order of time; and, for each item of the history as it came, the place in them
+            that is left out with it, int64 ``[total]``. For an item too old to be read that is the first place of
+            ``length + 1``: without it, what is read is what was read.
+
+        Raises:
+            ArgumentError: Not one row.
+
+        Example:
+            >>> times = torch.tensor([3.0, 9.0, 7.0, 5.0])
+            >>> history = Histories(torch.tensor([10, 11, 12, 13]), torch.tensor([0, 4]), times=times)
+            >>> read, place = history.recent_without_each(2)
+            >>> read.items.tolist(), place.tolist()
+            ([13, 12, 11], [0, 2, 1, 0])
+        """
+        if len(self) != 1:
+            raise ArgumentError(f"histories must hold one row, got {len(self)}")
+        order = self.order()
+        read = self.in_order().recent(length + 1)
+        place = torch.empty_like(order)
+        place[order] = (torch.arange(len(order), device=order.device) - (len(order) - len(read.items))).clamp_(min=0)
+        return read, place
+
+    def without_each(self) -> Histories:
+        """Return one history without each of its items in turn, a row for each item.
+
+        Raises:
+            ArgumentError: Not one row.
+
+        Example:
+            >>> Histories.from_lists([[3, 1, 4]]).without_each().items.tolist()
+            [1, 4, 3, 4, 3, 1]
+        """
+        if len(self) != 1:
+            raise ArgumentError(f"histories must hold one row, got {len(self)}")
+        total = self.items.numel()
+        copies = self.select(torch.zeros(total, dtype=torch.int64, device=self.items.device))
+        return copies.keep(~torch.eye(total, dtype=torch.bool, device=self.items.device).flatten())
+
     def warn_longer(self, length: int, reader: str) -> None:
         """Say that ``reader`` keeps the last ``length`` items only, where some histories are longer."""
         longer = int((self.lengths > length).sum())

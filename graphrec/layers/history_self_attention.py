@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from graphrec.errors import ArgumentError, check_range
 from graphrec.layers.ops.biased_attention import drop
 from graphrec.layers.ops.sequences import SequenceLayout, as_layout
 from graphrec.layers.self_attention_block import SelfAttentionBlock
+
+# Entries of histories without one entry that go through the blocks at once.
+ENTRIES_AT_ONCE = 2**13
 
 
 class HistorySelfAttention(nn.Module):
@@ -116,10 +120,76 @@ class HistorySelfAttention(nn.Module):
         if self.position is not None:
             lengths = layout.offsets[1:] - layout.offsets[:-1]
             ends = torch.repeat_interleave(layout.offsets[1:], lengths)
-            place = ends - 1 - torch.arange(len(x), device=x.device)
-            x = x + self.position.index_select(0, place.clamp_(max=len(self.position) - 1))
+            x = self._placed(x, ends - 1 - torch.arange(len(x), device=x.device))
         x = drop(x, self.dropout, self.training)
-        *first, final = self.blocks
+        return self._through(self.blocks, x, layout, times, last_only, return_attention_weights)
+
+    def last_without_each(self, x: Tensor, times: Tensor | None = None) -> Tensor:
+        r"""Return the state of the last entry of one history without each of its entries in turn.
+
+        That of the last but one, where the last is left out, and zeros where nothing is left. Causal blocks of the
+        first layer share what does not depend on the entry left out: half of the states, and all projections.
+
+        Args:
+            x: One history, ``[length, channels]``, in order of time.
+            times: When each entry happened, float64 ``[length]``; needed with ``num_time_buckets``.
+
+        Returns:
+            ``[length, channels]``.
+
+        Raises:
+            ArgumentError: The module is in training mode, or shapes do not fit.
+
+        Example:
+            >>> encoder = HistorySelfAttention(8, num_blocks=2, num_positions=50).eval()
+            >>> x = torch.randn(4, 8)
+            >>> rest = encoder(x[[0, 2, 3]], torch.tensor([0, 3]), last_only=True)[0]
+            >>> torch.allclose(encoder.last_without_each(x)[1], rest, atol=1e-5)
+            True
+        """
+        if self.training:
+            raise ArgumentError("last_without_each needs evaluation mode, got training mode")
+        if x.dim() != 2 or x.size(1) != self.channels:
+            raise ArgumentError(f"x must have shape [length, {self.channels}], got {list(x.shape)}")
+        length = len(x)
+        if length < 2:
+            return torch.zeros_like(x)
+        entries = torch.arange(length, device=x.device)
+        left = entries[:-1] + (entries[:-1] >= entries.unsqueeze(1))  # [left out, length - 1]
+        nearer = x
+        if self.position is not None:
+            from_end = length - 1 - entries
+            x, nearer = self._placed(x, from_end), self._placed(x, (from_end - 1).clamp(min=0))
+        blocks = [cast(SelfAttentionBlock, block) for block in self.blocks]
+        if len(blocks) > 1 and blocks[0].attention.causal:
+            states = blocks.pop(0).without_each(x, nearer, times)
+        else:
+            states = torch.where((left < entries.unsqueeze(1)).unsqueeze(2), nearer[left], x[left])
+        found = []
+        at_once = max(1, ENTRIES_AT_ONCE // (length - 1))
+        for some, kept in zip(torch.split(states, at_once), torch.split(left, at_once), strict=True):
+            bounds = torch.arange(len(some) + 1, device=x.device) * (length - 1)
+            layout = SequenceLayout.from_offsets(bounds)
+            at = None if times is None else times[kept].flatten()
+            found.append(cast(Tensor, self._through(blocks, some.flatten(0, 1), layout, at, last_only=True)))
+        return torch.cat(found)
+
+    def _placed(self, x: Tensor, from_end: Tensor) -> Tensor:
+        """Return the entries with the vectors of their places, counted from the end."""
+        assert self.position is not None
+        return x + self.position.index_select(0, from_end.clamp(max=len(self.position) - 1))
+
+    def _through(
+        self,
+        blocks: Iterable[nn.Module],
+        x: Tensor,
+        layout: SequenceLayout,
+        times: Tensor | None,
+        last_only: bool,
+        return_attention_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Let entries through some blocks, the last ones."""
+        *first, final = blocks
         for block in first:
             x = block(x, layout, times)
         alpha = None

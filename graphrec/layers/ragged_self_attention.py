@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, overload
 
 import torch
@@ -13,6 +14,9 @@ from graphrec.layers.ops import EdgeLayout, dot_scores, segment_softmax, weighte
 from graphrec.layers.ops.biased_attention import biased_attention, time_bucket
 from graphrec.layers.ops.sequences import LengthBucket, SequenceLayout, as_layout, as_offsets
 from graphrec.layers.ops.standalone import uncompiled
+
+# Queries whose attention without each entry is held at once.
+QUERIES_AT_ONCE = 16
 
 
 class RaggedSelfAttention(nn.Module):
@@ -225,6 +229,76 @@ class RaggedSelfAttention(nn.Module):
         mixed = torch.einsum("bhc,hdc->bhd", pooled, weight_v) + share.unsqueeze(2) * bias_v
         out: Tensor = self.lin_out(mixed.flatten(1))
         return out * (lengths > 0).unsqueeze(1), alpha
+
+    def without_each(
+        self, x: Tensor, nearer: Tensor, times: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        r"""Let the entries of one sequence attend as if an entry before them were left out, each in its turn.
+
+        Without entry j, entry i behind it attends to the entries k < j, which are one place nearer, and to those of
+        j < k <= i; entries before j are not concerned. Softmax of causal attention alone; nothing is dropped.
+
+        Args:
+            x: One sequence, ``[length, channels]``.
+            nearer: Its entries as they are when one behind them is left out, of the same shape: another tensor than
+                ``x`` where their places are part of them. The last is never read.
+            times: When each entry happened, ``[length]``; needed with ``num_time_buckets``.
+
+        Yields:
+            Some entries at a time: which entry is left out, j, and which entry attends, i, both ``[num_pairs]``, and
+            what it receives, ``[num_pairs, channels]``. Together they are all pairs of j < i.
+
+        Example:
+            >>> attention = RaggedSelfAttention(8, heads=2, num_distances=5)
+            >>> x = torch.randn(4, 8)
+            >>> left_out, entry, received = next(attention.without_each(x, x))
+            >>> list(zip(left_out.tolist(), entry.tolist()))
+            [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
+            >>> rest = attention(x[[0, 2, 3]], torch.tensor([0, 3]))  # as if entry 1 had never been
+            >>> torch.allclose(received[[2, 4]], rest[1:], atol=1e-6)
+            True
+        """
+        if not self.causal or self.activation != "softmax":
+            raise ArgumentError(f"without_each needs causal softmax attention, got causal={self.causal}")
+        for name, value in (("x", x), ("nearer", nearer)):
+            if value.shape != (len(x), self.channels):
+                raise ArgumentError(f"{name} must have shape [length, {self.channels}], got {list(value.shape)}")
+        clock = self._clock(len(x), times, None)
+        query, key, value = self._projected(x)  # [heads, length, d], values [heads, length, channels]
+        _, near_key, near_value = (query, key, value) if nearer is x else self._projected(nearer)
+        entries = torch.arange(len(x), device=x.device)
+        away = entries.unsqueeze(1) - entries
+        behind, before = query @ key.transpose(1, 2), query @ near_key.transpose(1, 2)  # [heads, queries, keys]
+        if self.position_bias is not None:
+            table = self.position_bias.t()
+            behind = behind + table[:, away.clamp(0, len(self.position_bias) - 1)]
+            before = before + table[:, (away - 1).clamp(0, len(self.position_bias) - 1)]
+        if clock is not None and self.time_bias is not None:
+            bias = self.time_bias.t()[:, time_bucket(clock[1].unsqueeze(1) - clock[0], len(self.time_bias)).long()]
+            behind, before = behind + bias, before + bias
+        behind = behind.masked_fill(away < 0, -torch.inf)
+        gone_after = entries.unsqueeze(1) > entries  # [left out, keys]
+        bias = 0.0 if self.lin_out.bias is None else self.lin_out.bias
+        for start in range(1, len(x), QUERIES_AT_ONCE):
+            stop = min(start + QUERIES_AT_ONCE, len(x))
+            # [queries, left out, heads, keys]; the first of all that an entry sees need not be left out of its own past
+            first, second = (part[:, start:stop, :stop].transpose(0, 1).unsqueeze(1) for part in (before, behind))
+            scores = torch.where(gone_after[: stop - 1, None, :stop], first, second)
+            scores.diagonal(dim1=1, dim2=3).fill_(-torch.inf)
+            alpha = scores.softmax(dim=-1)
+            entry, left_out = (entries[start:stop].unsqueeze(1) > entries[: stop - 1]).nonzero(as_tuple=True)
+            received = alpha.flatten(2) @ value[:, :stop].flatten(0, 1)
+            if nearer is not x:
+                kept = alpha * gone_after[: stop - 1, None, :stop]
+                received = received + kept.flatten(2) @ (near_value - value)[:, :stop].flatten(0, 1)
+            yield left_out, entry + start, received[entry, left_out] + bias
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, scaled, and keys ``[heads, length, d]``, and values as they leave, ``[heads, length, c]``."""
+        width = self.channels // self.heads
+        query, key, value = self.lin_qkv(x).view(len(x), 3, self.heads, width).permute(1, 2, 0, 3)
+        out = self.lin_out.weight.view(self.channels, self.heads, width).permute(1, 2, 0)
+        return query * width**-0.5, key, value @ out
 
     def _clock(self, total: int, times: Tensor | None, query_times: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """Return the times of keys and of queries where they are needed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -123,6 +124,40 @@ class SelfAttentionBlock(nn.Module):
             last = self._forward(x.index_select(0, bounds[1:][filled] - 1), mixed[filled])
             out = out.index_copy(0, filled.nonzero().squeeze(1), last)
         return (out, alpha) if return_attention_weights else out
+
+    def without_each(self, x: Tensor, nearer: Tensor, times: Tensor | None = None) -> Tensor:
+        """Transform one sequence without each of its entries in turn; for causal blocks in evaluation mode.
+
+        Entries before the one left out come out the same whichever it is, and are computed once.
+
+        Args:
+            x: One sequence, ``[length, channels]``.
+            nearer: Its entries as they are when one behind them is left out; ``x`` itself where that is the same.
+            times: When each entry happened, ``[length]``; needed with ``num_time_buckets``.
+
+        Returns:
+            ``[length, length - 1, channels]``: the first index is the entry left out.
+
+        Example:
+            >>> import torch
+            >>> block = SelfAttentionBlock(8, num_distances=5).eval()
+            >>> x = torch.randn(4, 8)
+            >>> rest = block(x[[0, 2, 3]], torch.tensor([0, 3]))
+            >>> torch.allclose(block.without_each(x, x)[1], rest, atol=1e-6)
+            True
+        """
+        size = max(len(x) - 1, 0)
+        out = x.new_empty(len(x), size, self.attention.channels)
+        if not size:
+            return out
+        ends = torch.tensor([0, size], device=x.device)
+        out[:] = self(nearer[:-1], ends, None if times is None else times[:-1])
+        same, pre = nearer is x, self.norm == "pre"
+        normed = self.norm_attention(x) if pre else x
+        near_normed = normed if same else self.norm_attention(nearer) if pre else nearer
+        for left_out, entry, mixed in self.attention.without_each(normed, near_normed, times):
+            out[left_out, entry - 1] = self._forward(x.index_select(0, entry), mixed)
+        return out
 
     def _forward(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Add what attention brought, and the feed-forward network."""

@@ -102,6 +102,19 @@ class Recommender(nn.Module, ABC):
         """
         return self.score(histories)[:, item]
 
+    def score_without_each(self, histories: Histories, item: int) -> Tensor | None:
+        """Score one item as :meth:`score_item` does without each history entry in turn, float32 ``[total]``.
+
+        Args:
+            histories: One row.
+            item: Index of the item.
+
+        Returns:
+            ``None`` where there is no faster way than to ask for each of the histories. A subclass that scores in
+            another way than the class that has one must say so too.
+        """
+        return None
+
     def contributions(self, histories: Histories, item: int) -> Tensor | None:
         """Split the score of one item over the history entries, exactly.
 

@@ -403,7 +403,7 @@ class InductiveKGAT(ItemSide):
             powers = attention * ((cosine - 1) / self.match.temperature).exp()
             total = powers.new_zeros(len(histories)).index_add(0, histories.rows, powers)
             rest = torch.full_like(total, float(self.cached("bias", self.bias)[item])).unsqueeze(1)
-            rest = self._with_prior(rest, histories, slice(item, item + 1))[:, 0]
+            rest = self._with_prior(rest, histories.lengths, slice(item, item + 1))[:, 0]
             score = (self.score(histories)[:, item] - rest)[histories.rows]
             shares: Tensor = powers / total[histories.rows] * score
             return shares
@@ -422,11 +422,11 @@ class InductiveKGAT(ItemSide):
             return torch.zeros_like(self.item_bias)
         return self.num_takers.log1p() - self.num_takers[self.taken].mean().log1p()
 
-    def _with_prior(self, scores: Tensor, histories: Histories, items: slice) -> Tensor:
-        """Add the prior of some items to scores without it, ``[batch_size, num_candidates]``, in place."""
+    def _with_prior(self, scores: Tensor, lengths: Tensor, items: slice) -> Tensor:
+        """Add the prior of some items to scores ``[batch_size, num_candidates]`` of histories so long, in place."""
         if not self.popularity_prior:
             return scores
-        weight = self.prior_weight(histories.lengths)
+        weight = self.prior_weight(lengths)
         if not bool(weight.any()):
             return scores
         popularity: Tensor = self.cached("log_popularity", self.log_popularity)[items]
@@ -444,7 +444,7 @@ class InductiveKGAT(ItemSide):
         if self.head is not None:
             context = self.head.context(histories, h, histories.items)
             scores = self.head.rerank(scores, histories, user, candidates, context)
-        return self._with_prior(scores, histories, slice(None))  # [batch_size, num_items]
+        return self._with_prior(scores, histories.lengths, slice(None))  # [batch_size, num_items]
 
     def product(self, histories: Histories) -> Product | None:
         """Return what :meth:`score` multiplies; see :meth:`Recommender.product`.
@@ -473,20 +473,37 @@ class InductiveKGAT(ItemSide):
         _, g = self.cached("vectors", self.item_vectors)
         return self._score_as(histories, item, g[item : item + 1])
 
+    def score_without_each(self, histories: Histories, item: int) -> Tensor | None:
+        """Score one item without each entry of a history read in order; see :meth:`Recommender.score_without_each`."""
+        if self.sequence is None:
+            return None
+        h, g = self.cached("vectors", self.item_vectors)
+        read, place = histories.recent_without_each(self.max_length)
+        user = F.normalize(self.sequence.last_without_each(self._longer(h[read.items]), read.times), dim=1)
+        candidate = F.normalize(g[item : item + 1], dim=1)
+        scores = torch.addmm(self.cached("bias", self.bias)[item : item + 1], user / self.temperature, candidate.t())
+        scores = self._by_head(read.without_each(), user, candidate, scores[:, 0])[place]
+        lengths = histories.lengths.expand(len(scores)) - 1
+        return self._with_prior(scores.unsqueeze(1), lengths, slice(item, item + 1))[:, 0]
+
     def _score_as(self, histories: Histories, item: int, vector: Tensor) -> Tensor:
         """Return the score of one item for each history as it would be with the vector ``[1, dim]``."""
         h, _ = self.cached("vectors", self.item_vectors)
         candidate = F.normalize(vector, dim=1)
         at = slice(item, item + 1)
         product, user = self._product(histories, h, candidate, self.cached("bias", self.bias)[at])
-        scores = product[:, 0]
+        scores = self._by_head(histories, user, candidate, product[:, 0])
+        return self._with_prior(scores.unsqueeze(1), histories.lengths, at)[:, 0]
+
+    def _by_head(self, histories: Histories, user: Tensor, candidate: Tensor, scores: Tensor) -> Tensor:
+        """Return what the head, if there is one, makes of the product's scores of one candidate."""
         if self.head is None:
-            return self._with_prior(product, histories, at)[:, 0]
+            return scores
+        h, _ = self.cached("vectors", self.item_vectors)
         rows = self.head.has_told(histories).nonzero().squeeze(1)
         context = self.head.context(histories, h, histories.items)
         found = self.head(user, candidate, rows, torch.zeros_like(rows), scores[rows], context)
-        scores = scores.index_copy(0, rows, found)
-        return self._with_prior(scores.unsqueeze(1), histories, at)[:, 0]
+        return scores.index_copy(0, rows, found)
 
     def _product(self, histories: Histories, h: Tensor, candidates: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """Score some candidates without a head.

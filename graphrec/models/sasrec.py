@@ -71,6 +71,14 @@ class SASRec(CausalRecommender):
 
     def states(self, histories: Histories, last_only: bool = False) -> Tensor:
         """Attend to the past from every item; see :meth:`CausalRecommender.states`."""
-        x = self.item.index_select(0, histories.items) * self.dim**0.5
-        states: Tensor = self.encoder(x, histories.offsets, last_only=last_only)
+        states: Tensor = self.encoder(self._read(histories), histories.offsets, last_only=last_only)
         return states
+
+    def last_states_without_each(self, history: Histories) -> Tensor:
+        """Share what the histories have in common; see :meth:`SequentialRecommender.last_states_without_each`."""
+        states: Tensor = self.encoder.last_without_each(self._read(history))
+        return states
+
+    def _read(self, histories: Histories) -> Tensor:
+        x: Tensor = self.item.index_select(0, histories.items) * self.dim**0.5
+        return x

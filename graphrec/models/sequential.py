@@ -117,6 +117,22 @@ class SequentialRecommender(GradientRecommender):
         state = self.scaled(self.last_states(histories.in_order().recent(self.max_length)))
         return Product(state, self.cached("candidates", lambda: self.unit(self.item)), self.item_bias)
 
+    def score_without_each(self, histories: Histories, item: int) -> Tensor:
+        """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`."""
+        read, place = histories.recent_without_each(self.max_length)
+        state = self.scaled(self.last_states_without_each(read))
+        row = torch.tensor([item], device=place.device)
+        scores = (state @ self.unit(self.item.index_select(0, row)).t())[:, 0] + self._bias(row)
+        return scores[place]
+
+    def last_states_without_each(self, history: Histories) -> Tensor:
+        """Return the state after a history without each of its entries in turn, ``[total, dim]``.
+
+        Args:
+            history: One row in order, at most one item longer than ``max_length``.
+        """
+        return self.last_states(history.without_each().recent(self.max_length))
+
     def loss_of(self, state: Tensor, histories: Histories, is_target: Tensor, generator: torch.Generator) -> Tensor:
         """Return the loss of states, given which items they should predict.
 

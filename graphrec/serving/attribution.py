@@ -17,7 +17,8 @@ from graphrec.models.inductive_kgat import InductiveKGAT
 if TYPE_CHECKING:
     from graphrec.encoders import AttendedEdges
 
-BLOCK_BYTES = 64 * 2**20  # scores that are held at once
+BLOCK_BYTES = 64 * 2**20  # scores, or histories, that are held at once
+ENTRY_BYTES = 1024  # a history entry and what a model makes of it on the way
 AGREE = 1e-3  # of a score and the same score put together from its parts
 
 
@@ -50,7 +51,7 @@ def kept_scores(model: Recommender, histories: Histories, item: int, keep: Tenso
         raise ArgumentError(f"keep must have shape [num_parts, {histories.items.numel()}], got {list(keep.shape)}")
     found = [torch.empty(0, dtype=torch.float64)]
     with torch.no_grad():
-        for part in torch.split(keep, max(1, BLOCK_BYTES // (4 * model.num_items))):
+        for part in torch.split(keep, max(1, BLOCK_BYTES // max(4 * model.num_items, ENTRY_BYTES * keep.size(1)))):
             copies = histories.select(torch.zeros(len(part), dtype=torch.int64))
             found.append(model.score_item(copies.keep(part.flatten()), item).double())
     return torch.cat(found)
@@ -61,8 +62,9 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
 
     .. math:: \phi_i = s(\mathcal{H}_u, j) - s(\mathcal{H}_u \setminus \{i\}, j)
 
-    Exact for every model. InductiveKGAT, EASE and ItemKNN give it at the cost of one score; any other model scores as
-    many histories as there are entries.
+    Exact for every model. InductiveKGAT, EASE and ItemKNN give it at the cost of one score. Models that read histories
+    in order are asked about the entries that they read (and one more), and share what these histories have in common
+    (:meth:`Recommender.score_without_each`); any other model scores as many histories as there are entries.
 
     Args:
         model: Any fitted recommender, in evaluation mode.
@@ -82,6 +84,10 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
             summands = model.contributions(histories, item)
         if summands is not None:
             return summands.double()  # a sum of one term for each entry loses this term
+    with torch.no_grad():
+        left = model.score_without_each(histories, item)
+        if left is not None:
+            return model.score_item(histories, item).double() - left.double()
     size = histories.items.numel()
     everything, without = torch.ones(1, size, dtype=torch.bool), ~torch.eye(size, dtype=torch.bool)
     scores = kept_scores(model, histories, item, torch.cat([everything, without]))
@@ -151,10 +157,9 @@ class AttendedScore:
     def of(cls, model: Recommender, histories: Histories, item: int) -> AttendedScore | None:
         """Return this for an InductiveKGAT whose score is put together as here; ``None`` for any other model.
 
-        A subclass or an option that reads a history in another way (in its order, say) gives another score, and so does
-        a head.
+        A model that reads a history in its order or has a head is another function of it, and so may a subclass be.
         """
-        if not isinstance(model, InductiveKGAT) or model.head is not None:
+        if not isinstance(model, InductiveKGAT) or model.head is not None or model.sequence is not None:
             return None
         score = cls(model, histories, item)
         with torch.no_grad():

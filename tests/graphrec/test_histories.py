@@ -1,7 +1,9 @@
 from itertools import pairwise
 
+import pytest
 import torch
 
+from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 
 
@@ -53,3 +55,33 @@ def test_endings_keep_who_and_when():
     assert endings.user_index.tolist() == [2, 2, 2, 2, 1, 1]
     assert endings.times.tolist() == [1, 2, 3, 4, 2, 3, 4, 3, 4, 4, 5, 6, 6]
     assert len(Histories.from_lists([[]]).endings()) == 0
+
+
+def test_histories_without_each_item():
+    history = Histories(torch.tensor([3, 1, 4]), torch.tensor([0, 3]), torch.tensor([7]), torch.tensor([0.0, 1.0, 2.0]))
+    left = history.without_each()
+    assert left.offsets.tolist() == [0, 2, 4, 6]
+    assert left.items.tolist() == [1, 4, 3, 4, 3, 1]
+    assert left.times.tolist() == [1, 2, 0, 2, 0, 1]
+    assert left.user_index.tolist() == [7, 7, 7]
+    assert Histories.from_lists([[5]]).without_each().lengths.tolist() == [0]
+    assert len(Histories.from_lists([[]]).without_each()) == 0
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 7])
+def test_what_is_read_without_each_item_is_known_from_its_place(length):
+    times = torch.tensor([3.0, 9.0, 7.0, 5.0, 5.0])
+    history = Histories(torch.tensor([10, 11, 12, 13, 14]), torch.tensor([0, 5]), times=times)
+    read, place = history.recent_without_each(length)
+    assert read.items.numel() <= length + 1
+    for item in range(5):
+        wanted = history.keep(torch.arange(5) != item).in_order().recent(length)
+        found = read.keep(torch.arange(read.items.numel()) != place[item]).recent(length)
+        assert found.items.tolist() == wanted.items.tolist()
+
+
+def test_only_one_history_is_read_without_each_item():
+    two = Histories.from_lists([[1], [2]])
+    for ask in (two.without_each, lambda: two.recent_without_each(3)):
+        with pytest.raises(ArgumentError, match="histories must hold one row, got 2"):
+            ask()

@@ -16,7 +16,7 @@ VARIANTS = [
 
 def make(**options):
     torch.manual_seed(0)
-    encoder = HistorySelfAttention(CHANNELS, heads=2, **{"num_blocks": 2, **options})
+    encoder = HistorySelfAttention(CHANNELS, **{"num_blocks": 2, "heads": 2, **options})
     with torch.no_grad():
         for weight in encoder.parameters():
             weight.normal_(std=0.7)
@@ -86,3 +86,55 @@ def test_values_and_shapes_are_checked():
         HistorySelfAttention(CHANNELS, num_positions=-1)
     with pytest.raises(ArgumentError, match=r"x must have shape \[total, 6\], got \[3, 5\]"):
         make()(torch.zeros(3, 5), torch.tensor([0, 3]))
+
+
+def without(x, times, entry):
+    left = torch.arange(len(x)) != entry
+    return x[left], torch.tensor([0, len(x) - 1]), times[left]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 40])
+@pytest.mark.parametrize("num_blocks", [1, 2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_positions": 4},
+        {"num_distances": 4, "heads": 1},
+        {"num_distances": 50, "num_positions": 50, "num_time_buckets": 20},
+        {"num_time_buckets": 20, "norm": "post", "activation": "relu"},
+        {"causal": False, "num_positions": 4, "num_distances": 4},
+    ],
+    ids=str,
+)
+def test_the_last_state_without_each_entry_is_that_of_the_history_without_it(options, num_blocks, length):
+    encoder = make(**options, num_blocks=num_blocks).float().eval()
+    torch.manual_seed(2)
+    x, times = torch.randn(length, CHANNELS), torch.rand(length, dtype=torch.float64).mul(900).cumsum(0)
+    times[length // 2 :] = times[length // 2]
+    found = encoder.last_without_each(x, times)
+    wanted = [encoder(*without(x, times, entry), last_only=True) for entry in range(length)]
+    torch.testing.assert_close(found, torch.cat(wanted), atol=1e-5, rtol=1e-5)
+
+
+def test_an_entry_that_holds_all_of_the_attention_can_be_left_out():
+    """What is left is added up by itself: of a sum less nearly all of it, little would be true."""
+    encoder = make(num_distances=4).float().eval()
+    with torch.no_grad():
+        for block in encoder.blocks:
+            block.attention.lin_qkv.weight.mul_(40.0)
+    torch.manual_seed(2)
+    x, times = torch.randn(30, CHANNELS), torch.zeros(30, dtype=torch.float64)
+    wanted = [encoder(*without(x, times, entry), last_only=True) for entry in range(30)]
+    torch.testing.assert_close(encoder.last_without_each(x, times), torch.cat(wanted), atol=1e-4, rtol=1e-4)
+
+
+def test_what_leaves_entries_out_is_checked():
+    encoder = make(num_time_buckets=20)
+    with pytest.raises(ArgumentError, match="last_without_each needs evaluation mode, got training mode"):
+        encoder.last_without_each(torch.zeros(3, CHANNELS, dtype=torch.float64))
+    with pytest.raises(ArgumentError, match=r"x must have shape \[length, 6\], got \[3, 5\]"):
+        encoder.eval().last_without_each(torch.zeros(3, 5, dtype=torch.float64))
+    with pytest.raises(ArgumentError, match=r"num_time_buckets=20 needs times \[2\], got None"):
+        encoder.last_without_each(torch.zeros(3, CHANNELS, dtype=torch.float64))
+    assert encoder.last_without_each(torch.zeros(0, CHANNELS, dtype=torch.float64)).shape == (0, CHANNELS)

@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from cases.graphs import histories_of, planted_graph
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, IALS, Blend, InductiveKGAT, ItemKNN, Popularity, RippleNet
+from graphrec.models import EASE, HSTU, IALS, BERT4Rec, Blend, InductiveKGAT, ItemKNN, Popularity, RippleNet, SASRec
 from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out
 
 HISTORY = Histories.from_lists([[2, 5, 7, 11]])
@@ -224,3 +225,62 @@ def test_wrong_questions_are_refused():
         kept_scores(model, Histories.from_lists([[1], [2]]), 3, torch.ones(1, 2, dtype=torch.bool))
     with pytest.raises(ArgumentError, match=r"keep must have shape \[num_parts, 4\], got \[1, 3\]"):
         kept_scores(model, HISTORY, 3, torch.ones(1, 3, dtype=torch.bool))
+
+
+READERS = {
+    "InductiveKGAT": (InductiveKGAT, {"sequence": 2, "sequence_heads": 2}),
+    "one block": (InductiveKGAT, {"sequence": 1}),
+    "with times": (InductiveKGAT, {"sequence": 2, "num_time_buckets": 20}),
+    "with a prior": (InductiveKGAT, {"sequence": 2, "popularity_prior": 3.0, "prior_length": 7}),
+    "with a head": (InductiveKGAT, {"sequence": 2, "head": "mlp"}),
+    "with a head and a prior": (InductiveKGAT, {"sequence": 2, "head": "mlp", "popularity_prior": 3.0}),
+    "with a head told of the hour": (InductiveKGAT, {"sequence": 2, "head": "mlp", "side_features": ["hour"]}),
+    "SASRec": (SASRec, {}),
+    "SASRec of cosines": (SASRec, {"temperature": 0.2, "loss": "softmax"}),
+    "BERT4Rec": (BERT4Rec, {}),
+    "HSTU": (HSTU, {"num_time_buckets": 20}),
+}
+
+
+@pytest.mark.parametrize("items", [[4], [4, 9], [2, 5, 7, 11, 13], [2, 5, 7, 11, 13, 17], list(range(4, 24))], ids=len)
+@pytest.mark.parametrize("name", READERS)
+def test_models_of_order_share_what_histories_without_an_entry_have_in_common(name, items):
+    kind, options = READERS[name]
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # histories are longer
+        model = kind.from_graph(planted_graph(), dim=8, max_length=5, **options)
+        model.prepare(histories_of(planted_graph()))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.7)
+    model.eval()
+    torch.manual_seed(1)
+    times = torch.randint(6, (len(items),)).double() * 4000  # out of order, some equal
+    histories = replace(Histories.from_lists([items], [0]), times=times)
+    everything, without = torch.ones(1, len(items), dtype=torch.bool), ~torch.eye(len(items), dtype=torch.bool)
+    scores = kept_scores(model, histories, 3, torch.cat([everything, without]))
+    effects = leave_one_out(model, histories, 3)
+    with torch.no_grad():
+        assert model.score_without_each(histories, 3).shape == (len(items),)
+    assert effects.dtype == torch.float64
+    assert effects.tolist() == pytest.approx(
+        (scores[0] - scores[1:]).tolist(), abs=1e-5 * (1 + float(scores.abs().max()))
+    )
+    assert effects.abs().max() > 1e-3
+
+
+def test_histories_held_at_once_are_few_where_they_are_long(monkeypatch):
+    asked = []
+
+    class Counts(Popularity):
+        def score(self, histories):
+            asked.append(histories.items.numel())
+            return super().score(histories)
+
+    monkeypatch.setattr("graphrec.serving.attribution.BLOCK_BYTES", 2**20)
+    model = Counts(80)
+    model.fit(histories_of(planted_graph()))
+    histories = Histories.from_lists([list(range(60))])
+    assert leave_one_out(model, histories, 3).tolist() == [0.0] * 60
+    assert sum(asked) == 60 + 60 * 59
+    assert max(asked) <= 2**10
