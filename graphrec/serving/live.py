@@ -19,7 +19,7 @@ from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.explain import Explanation, explain
 from graphrec.serving.growth import can_grow, check_items, grow
 from graphrec.serving.live_items import LiveItems
-from graphrec.serving.live_users import NOTHING, Change, Indices, LiveUsers
+from graphrec.serving.live_users import NOTHING, Change, Indices, LiveUsers, Times
 from graphrec.serving.recommender import Recommendation, RunRecommender
 from graphrec.serving.store import Event, NewItem, Store
 from kg_loaders import RecGraph, UnknownIdError
@@ -31,12 +31,14 @@ class Question:
 
     Args:
         history: Item indices, oldest first.
+        times: When each of them was taken, in seconds; ``None`` where the data have no times.
         left_out: Items that are not recommended; the history is not, either.
         user_index: The user's index in the data set; ``None`` for strangers.
         k: How many items.
     """
 
     history: Indices
+    times: Times | None
     left_out: Indices
     user_index: int | None
     k: int
@@ -176,16 +178,18 @@ class LiveRecommender:
             if not items:
                 raise ArgumentError("history must name at least one item, got none")
             past, index = np.array(items, dtype=np.int64), None
+            told = self._items.run.stranger(items).times
+            times = None if told is None else told.numpy()
         else:
             if not self.knows(user_id):
                 raise UnknownIdError(f"there is no user {user_id!r}, neither in the data set nor in the events")
             index, change = self._users.index_of(user_id), self.change(user_id)
             left_out += [*change.liked, *change.disliked]
-            past = self.past(user_id)
+            past, times = self.past(user_id), self._users.times(user_id)
         if index is None and not self.base.model.inductive:
             name = type(self.base.model).__name__
             raise StrangerError(f"{name} keeps a table of its users and cannot serve somebody who is not in it")
-        return Question(past, np.array(left_out, dtype=np.int64), index, k)
+        return Question(past, times, np.array(left_out, dtype=np.int64), index, k)
 
     def recommend(
         self,
@@ -203,7 +207,7 @@ class LiveRecommender:
         run, graph = live.run, live.run.graph
         if not questions:
             return []
-        histories = _batch([question.history for question in questions])
+        histories = _batch([question.history for question in questions], [question.times for question in questions])
         # An inductive model may know a user's attributes, if not the user.
         users = [-1 if question.user_index is None else question.user_index for question in questions]
         histories = replace(histories, user_index=torch.tensor(users))
@@ -232,7 +236,7 @@ class LiveRecommender:
     ) -> Explanation:
         """Explain the score of an item for a user or a stranger; see :func:`~graphrec.serving.explain.explain`."""
         question = self.question(user_id, history)
-        histories = _batch([question.history])
+        histories = _batch([question.history], [question.times])
         if question.user_index is not None:
             histories = replace(histories, user_index=torch.tensor([question.user_index]))
         run, index = self._items.run, self.find(item)
@@ -371,13 +375,15 @@ class LiveRecommender:
         items.warm()
         run = items.run
         with torch.no_grad():
-            first = Histories.from_lists([[0]], [0]) if run.graph.num_items and run.graph.num_users else None
-            if first is not None:
+            if run.graph.num_items and run.graph.num_users:
+                first = items.anybody()
                 run.model.score(first)
                 explain(run, first, 0)
 
 
-def _batch(rows: Sequence[Indices]) -> Histories:
+def _batch(rows: Sequence[Indices], times: Sequence[Times | None] = ()) -> Histories:
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
-    return Histories(torch.from_numpy(np.concatenate([NOTHING, *rows])), torch.from_numpy(offsets))
+    told = [part for part in times if part is not None]
+    at = torch.from_numpy(np.concatenate(told)) if told else None  # a run tells of all users or of none
+    return Histories(torch.from_numpy(np.concatenate([NOTHING, *rows])), torch.from_numpy(offsets), times=at)

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from graphrec.errors import ArgumentError
@@ -41,13 +42,17 @@ class LiveItems:
         """Return the items of the same run, grown by all that have joined."""
         return replace(self, run=run, joined=joined)
 
+    def anybody(self) -> Histories:
+        """Return a history that every model can read, and whose user is in every table."""
+        return replace(self.run.stranger([0]), user_index=torch.tensor([0]))
+
     @cached_property
     def search_by_product(self) -> ProductSearch | None:
         """Finds the best items without all scores; ``None`` where the model's score is no product."""
         graph = self.run.graph
         if not graph.num_items or not graph.num_users:
             return None
-        return ProductSearch.of(self.run.model, Histories.from_lists([[0]], [0]))
+        return ProductSearch.of(self.run.model, self.anybody())
 
     @cached_property
     def index(self) -> dict[str, int]:

@@ -12,6 +12,7 @@ from graphrec.errors import ArgumentError
 from graphrec.serving.recommender import RunRecommender
 
 Indices = NDArray[np.int64]
+Times = NDArray[np.float64]
 NOTHING: Indices = np.empty(0, dtype=np.int64)
 MOST_CHANGES = 10_000  # items that one user may have liked and disliked since training
 
@@ -50,6 +51,7 @@ class LiveUsers:
         self._inductive = run.model.inductive
         self._index = {id_: index for index, id_ in enumerate(run.graph.users)}
         self._past = run.known.items.numpy()
+        self._times = None if run.known.times is None else run.known.times.numpy()
         self._offsets = run.known.offsets.tolist()
         self._changes: dict[str, Change] = {}
 
@@ -74,6 +76,22 @@ class LiveUsers:
             past = past[~np.isin(past, list(change.disliked))]
         liked = np.array(change.liked, dtype=np.int64)
         return np.concatenate([past, liked[~np.isin(liked, past)]])
+
+    def times(self, user_id: str) -> Times | None:
+        """Return when each item of :meth:`past` was taken, in seconds; ``None`` where the data have no times.
+
+        What was liked since counts as taken with the last of the data: a model has learned of the time between things
+        that people did, and none of how long a data set has been at rest.
+        """
+        if self._times is None:
+            return None
+        index, past = self._index.get(user_id), self.past(user_id)
+        known = slice(0, 0) if index is None else slice(self._offsets[index], self._offsets[index + 1])
+        told = self._times[known]
+        if not len(told):
+            return np.zeros(len(past))
+        kept = told[np.isin(self._past[known], past)]
+        return np.concatenate([kept, np.full(len(past) - len(kept), told.max())])
 
     def search(self, text: str, limit: int) -> list[str]:
         """Return users whose id begins with ``text``, the shortest ids first."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -144,7 +145,15 @@ class RunRecommender:
             items[item] = text
         if not items:
             raise ArgumentError("history must name at least one item, got none")
-        return Histories.from_lists([list(items)])
+        return self.stranger(list(items))
+
+    def stranger(self, items: Sequence[int]) -> Histories:
+        """Return the history of somebody who took these items, oldest first.
+
+        Nobody says when; where the data have times, and a model may read them, all of it counts as taken just now.
+        """
+        now = None if self.graph.interactions.time is None else torch.full((len(items),), time.time()).double()
+        return replace(Histories.from_lists([items]), times=now)
 
     def find_item(self, text: str) -> int:
         """Return the index of the item that an id or a title means.

@@ -12,10 +12,12 @@ from cases.toy_models import ToyTable
 from graphrec.errors import ArgumentError, StoreError, StrangerError
 from graphrec.evaluation.metrics.base import Ranking
 from graphrec.evaluation.metrics.novelty import novelty
+from graphrec.models import InductiveKGAT
 from graphrec.serving.live import LiveRecommender
 from graphrec.serving.recommender import RunRecommender
 from graphrec.serving.store import Event, Fact, NewItem, Store
 from kg_loaders import UnknownIdError
+from kg_loaders.synthetic import planted
 
 
 @pytest.fixture
@@ -222,3 +224,22 @@ def test_many_threads_ask_while_events_and_items_come(live: LiveRecommender, run
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(60))) == [5] * 60
     assert live.num_items == run.graph.num_items + 9
+
+
+def test_a_model_that_reads_times_is_told_of_them():
+    graph = planted()
+    model = InductiveKGAT.from_graph(graph, dim=8, sequence=2, num_time_buckets=20).eval().requires_grad_(False)
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    run = RunRecommender(model, graph)
+    live = LiveRecommender(run)
+    user = graph.users.id_of(3)
+    assert [found.item_id for found in live.recommend(user)] == [found.item_id for found in run.recommend(user)]
+    titles = [graph.items.id_of(item) for item in (4, 1, 7)]
+    assert [found.item_id for found in live.recommend(history=titles)] == [
+        found.item_id for found in run.recommend(history=titles)
+    ]
+    assert live.explain(graph.items.id_of(9), user_id=user).score == pytest.approx(
+        float(model.score(run.histories(user))[0, 9]), abs=1e-4
+    )

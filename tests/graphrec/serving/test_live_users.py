@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases.toy_models import ToyTable
@@ -75,3 +77,24 @@ def test_one_user_may_not_change_without_end(run: RunRecommender, monkeypatch: p
     users.take("ann", 1, "dislike")
     with pytest.raises(ArgumentError, match="a user may like and dislike 2 items"):
         users.check_room("ann")
+
+
+def test_likes_count_as_taken_with_the_last_of_the_data(run: RunRecommender) -> None:
+    users = LiveUsers(run)
+    known = run.known.select(torch.tensor([3]))
+    user, past = run.graph.users.id_of(3), known.items.tolist()
+    times = known.times.tolist()
+    other = next(item for item in range(run.graph.num_items) if item not in past)
+    assert users.times(user).tolist() == times
+    users.take(user, other, "like")
+    users.take(user, past[0], "dislike")
+    assert users.times(user).tolist() == [*times[1:], max(times)]
+    users.take("ann", 5, "like")
+    assert users.times("ann").tolist() == [0.0]
+
+
+def test_data_without_times_have_none() -> None:
+    graph = planted()
+    timeless = replace(graph, interactions=replace(graph.interactions, time=None))
+    users = LiveUsers(RunRecommender(Popularity.from_graph(timeless), timeless))
+    assert users.times(graph.users.id_of(3)) is None
