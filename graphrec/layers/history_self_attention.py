@@ -165,11 +165,13 @@ class HistorySelfAttention(nn.Module):
             states = blocks.pop(0).without_each(x, nearer, times)
         else:
             states = torch.where((left < entries.unsqueeze(1)).unsqueeze(2), nearer[left], x[left])
+        # The last block reads the last entries alone: it needs no layout, and makes little of the others.
+        only_final = len(blocks) == 1
+        at_once = length if only_final else max(1, ENTRIES_AT_ONCE // (length - 1))
         found = []
-        at_once = max(1, ENTRIES_AT_ONCE // (length - 1))
         for some, kept in zip(torch.split(states, at_once), torch.split(left, at_once), strict=True):
             bounds = torch.arange(len(some) + 1, device=x.device) * (length - 1)
-            layout = SequenceLayout.from_offsets(bounds)
+            layout = bounds if only_final else SequenceLayout.from_offsets(bounds)
             at = None if times is None else times[kept].flatten()
             found.append(cast(Tensor, self._through(blocks, some.flatten(0, 1), layout, at, last_only=True)))
         return torch.cat(found)
@@ -183,7 +185,7 @@ class HistorySelfAttention(nn.Module):
         self,
         blocks: Iterable[nn.Module],
         x: Tensor,
-        layout: SequenceLayout,
+        layout: Tensor | SequenceLayout,
         times: Tensor | None,
         last_only: bool,
         return_attention_weights: bool = False,
@@ -200,7 +202,8 @@ class HistorySelfAttention(nn.Module):
         if self.norm is not None:
             x = self.norm(x)
             if last_only:  # the norm of an empty history's zeros would be the norm's bias
-                x = x * (layout.offsets[1:] > layout.offsets[:-1]).unsqueeze(1)
+                bounds = layout if isinstance(layout, Tensor) else layout.offsets
+                x = x * (bounds[1:] > bounds[:-1]).unsqueeze(1)
         return x if alpha is None else (x, alpha)
 
     def __repr__(self) -> str:

@@ -277,12 +277,13 @@ class RaggedSelfAttention(nn.Module):
             bias = self.time_bias.t()[:, time_bucket(clock[1].unsqueeze(1) - clock[0], len(self.time_bias)).long()]
             behind, before = behind + bias, before + bias
         behind = behind.masked_fill(away < 0, -torch.inf)
+        before, behind = (part.transpose(0, 1).contiguous() for part in (before, behind))  # [queries, heads, keys]
         gone_after = entries.unsqueeze(1) > entries  # [left out, keys]
         bias = 0.0 if self.lin_out.bias is None else self.lin_out.bias
         for start in range(1, len(x), QUERIES_AT_ONCE):
             stop = min(start + QUERIES_AT_ONCE, len(x))
-            # [queries, left out, heads, keys]; the first of all that an entry sees need not be left out of its own past
-            first, second = (part[:, start:stop, :stop].transpose(0, 1).unsqueeze(1) for part in (before, behind))
+            # [queries, left out, heads, keys]
+            first, second = (part[start:stop, None, :, :stop] for part in (before, behind))
             scores = torch.where(gone_after[: stop - 1, None, :stop], first, second)
             scores.diagonal(dim1=1, dim2=3).fill_(-torch.inf)
             alpha = scores.softmax(dim=-1)
