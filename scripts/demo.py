@@ -52,7 +52,7 @@ def show(recommender: RunRecommender, user_id: str | None = None, history: list[
     for film in recommender.recommend_to(histories, k=10):
         why = explain(recommender, histories, film.item_index, k=5)
         print(f"{film.rank:>3}  {film.title}")
-        for reason in [*why.sentences[:1], *map(str, why.paths[:1])]:
+        for reason in dict.fromkeys([*why.sentences[:1], *map(str, why.paths[:1])]):
             print(f"       {reason}")
         if film.rank == 1:
             draw_explanation(why, picture, who)
