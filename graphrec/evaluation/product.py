@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from torch import Tensor
 from graphrec.errors import ArgumentError, check_range
 from graphrec.evaluation.topk import NotANumberError, drawn_by_whom, in_drawn_order, top_k
 from graphrec.histories import Histories
-from graphrec.models.base import Product, Recommender
+
+if TYPE_CHECKING:
+    from graphrec.models.base import Recommender
 
 # Scores computed at once, 1 MiB of them: they stay in a core's own cache until their maxima have been taken.
 BLOCK_SCORES = 2**18
@@ -125,7 +128,8 @@ class ProductSearch:
         return found, top
 
     def _scores(self, users: Tensor) -> Tensor:
-        return Product(users, self._items, self._bias).scores()
+        items = self._items.t()
+        return users @ items if self._bias is None else torch.addmm(self._bias, users, items)
 
 
 class _Blocks:

@@ -57,12 +57,8 @@ def test_the_service_knows_what_the_run_knows(recommender: RunRecommender, tmp_p
         users = [graph.users.id_of(user) for user in (3, 8)]
         history = list(graph.items)[:3]
         asked = [live.question(user_id=user, k=5) for user in users] + [live.question(history=history, k=5)]
-        # The service is told no times, so the hour is unknown there.
-        for found, row in zip(live.answer(asked), asked, strict=True):
-            past = torch.from_numpy(row.history)
-            histories = recommender.histories(history=list(graph.items.ids_of(past.tolist())))
-            if row.user_index is not None:
-                histories = type(histories)(past, histories.offsets, torch.tensor([row.user_index]))
+        told = [recommender.histories(user_id=user) for user in users] + [recommender.histories(history=history)]
+        for found, histories in zip(live.answer(asked), told, strict=True):
             expected = recommender.recommend_to(histories, k=5)
             assert [item.item_id for item in found] == [item.item_id for item in expected]
             assert [item.score for item in found] == pytest.approx([item.score for item in expected], abs=1e-5)
