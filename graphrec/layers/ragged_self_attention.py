@@ -259,7 +259,9 @@ class RaggedSelfAttention(nn.Module):
             True
         """
         if not self.causal or self.activation != "softmax":
-            raise ArgumentError(f"without_each needs causal softmax attention, got causal={self.causal}")
+            raise ArgumentError(
+                f"without_each needs causal softmax attention, got causal={self.causal}, activation={self.activation!r}"
+            )
         for name, value in (("x", x), ("nearer", nearer)):
             if value.shape != (len(x), self.channels):
                 raise ArgumentError(f"{name} must have shape [length, {self.channels}], got {list(value.shape)}")

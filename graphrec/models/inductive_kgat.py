@@ -22,6 +22,7 @@ from graphrec.layers.history_match import LEAST_TEMPERATURE
 from graphrec.losses import sampled_softmax, softmax_over_samples
 from graphrec.models.base import Product
 from graphrec.models.item_side import ItemSide, at_rows
+from graphrec.models.popularity_prior import PopularityPrior
 from graphrec.models.ranking_head import Head, RankingHead, Step
 from kg_loaders import RecGraph
 from kg_loaders.graph import Feature
@@ -67,13 +68,8 @@ class InductiveKGAT(ItemSide):
     instead of hiding items. Where a graph has no times, order is unknown, and :meth:`from_graph` pools all the same.
 
     With ``popularity_prior`` a above 0 the charts have a say in the list of a user of whom few items are known, and
-    lose it as these grow in number:
-
-    .. math:: s'(u, j) = s(u, j) + w(n) \log \frac{1 + c_j}{1 + \bar c}, \qquad
-        w(n) = \frac{a}{1 + n} \Bigl(1 - \frac{n}{b}\Bigr)_+, \qquad n = |\mathcal{H}_u|
-
-    where :math:`c_j` users took item j, :math:`\bar c` took one that was taken at all on average, and b is
-    ``prior_length``. Only the direction of u counts, so without it one item speaks as loud as a hundred. From b items
+    lose it as these grow in number (:class:`~graphrec.models.popularity_prior.PopularityPrior`, with b
+    ``prior_length``). Only the direction of u counts, so without it one item speaks as loud as a hundred. From b items
     on all scores are those without it, to the last bit; training never sees it.
 
     With ``head`` a network ranks the best candidates of the product anew, and is trained with the rest
@@ -133,9 +129,7 @@ class InductiveKGAT(ItemSide):
 
     Source:
         Typed attention after Wang et al., "KGAT" (KDD 2019), eq. 3-5; the user as a function of items after Paterek's
-        "NSVD" (KDD Cup 2007), with attention; the loss after Liang et al., "Mult-VAE" (WWW 2018), eq. 2, sampled. A
-        prior whose weight falls with the evidence after the Dirichlet smoothing of Zhai and Lafferty, "A Study of
-        Smoothing Methods for Language Models Applied to Ad Hoc Information Retrieval" (SIGIR 2001), here of logarithms.
+        "NSVD" (KDD Cup 2007), with attention; the loss after Liang et al., "Mult-VAE" (WWW 2018), eq. 2, sampled.
     """
 
     def __init__(
@@ -208,10 +202,7 @@ class InductiveKGAT(ItemSide):
         self.match = HistoryMatch(match_temperature) if match_temperature else None
         self.pool = HistoryAttentionPooling(dim)
         self.pool.requires_grad_(attend_history)
-        self.popularity_prior = popularity_prior
-        self.prior_length = prior_length
-        self.num_takers: Tensor | None
-        self.register_buffer("num_takers", torch.zeros(num_items) if popularity_prior else None)
+        self.prior = PopularityPrior(num_items, popularity_prior, prior_length) if popularity_prior else None
         self.max_length = max_length
         self._told = False
         self.sequence: HistorySelfAttention | None = None
@@ -298,8 +289,6 @@ class InductiveKGAT(ItemSide):
         self._draw_tables(std)
         if self.attention_bias is not None:
             nn.init.zeros_(self.attention_bias)
-        if self.num_takers is not None:
-            self.num_takers.zero_()
         self.pool.reset_parameters()
         if self.sequence is not None:
             self.sequence.reset_parameters()
@@ -316,8 +305,8 @@ class InductiveKGAT(ItemSide):
             histories.warn_longer(self.max_length, type(self).__name__)
         self._told = True
         super().prepare(histories)
-        if self.num_takers is not None:
-            self.num_takers.copy_(torch.bincount(histories.items, minlength=self.num_items))
+        if self.prior is not None:
+            self.prior.count(histories)
 
     # Vectors
 
@@ -412,25 +401,14 @@ class InductiveKGAT(ItemSide):
         parts: Tensor = attention * (h[histories.items] @ target) * scale / self.temperature
         return parts
 
-    def prior_weight(self, lengths: Tensor) -> Tensor:
-        """Return what the charts weigh in the scores of histories of these lengths, :math:`w(n)`, of the same shape."""
-        return self.popularity_prior / (1 + lengths) * (1 - lengths / self.prior_length).clamp(min=0)
-
-    def log_popularity(self) -> Tensor:
-        r"""Return :math:`\log \frac{1 + c_j}{1 + \bar c}` of every item, ``[num_items]``; zeros without a prior."""
-        if self.num_takers is None:
-            return torch.zeros_like(self.item_bias)
-        return self.num_takers.log1p() - self.num_takers[self.taken].mean().log1p()
-
     def _with_prior(self, scores: Tensor, lengths: Tensor, items: slice) -> Tensor:
         """Add the prior of some items to scores ``[batch_size, num_candidates]`` of histories so long, in place."""
-        if not self.popularity_prior:
+        if self.prior is None:
             return scores
-        weight = self.prior_weight(lengths)
+        weight = self.prior(lengths)
         if not bool(weight.any()):
             return scores
-        popularity: Tensor = self.cached("log_popularity", self.log_popularity)[items]
-        return scores.addr_(weight, popularity)
+        return scores.addr_(weight, self.cached("popularity", self.prior.popularity)[items])
 
     def score(self, histories: Histories) -> Tensor:
         """Score all items for each history; see :meth:`Recommender.score`.
@@ -457,14 +435,16 @@ class InductiveKGAT(ItemSide):
         candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
         user = F.normalize(self.user_vectors(histories, h), dim=1)
         product = self._multiplied(user, candidates, self.cached("bias", self.bias))
-        if not self.popularity_prior:
+        if self.prior is None:
             return product
-        weight = self.prior_weight(histories.lengths).to(user.dtype).unsqueeze(1)
+        weight = self.prior(histories.lengths).unsqueeze(1)  # one more channel, which meets the popularity
+        popularity = self.prior.popularity
 
-        def longer() -> Tensor:  # one more channel, which meets w(n)
-            return torch.cat([candidates, self.cached("log_popularity", self.log_popularity).unsqueeze(1)], dim=1)
+        def with_popularity() -> Tensor:
+            return torch.cat([candidates, popularity().unsqueeze(1)], dim=1)
 
-        return Product(torch.cat([product.users, weight], dim=1), self.cached("with_prior", longer), product.bias)
+        items = self.cached("with_popularity", with_popularity)
+        return Product(torch.cat([product.users, weight], dim=1), items, product.bias)
 
     def score_item(self, histories: Histories, item: int) -> Tensor:
         """Score one item for each history as a candidate of the head; see :meth:`Recommender.score_item`."""

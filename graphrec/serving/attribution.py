@@ -66,6 +66,9 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
     in order are asked about the entries that they read (and one more), and share what these histories have in common
     (:meth:`Recommender.score_without_each`); any other model scores as many histories as there are entries.
 
+    A ``popularity_prior`` keeps the weight that the whole history gives it: that one item fewer is known makes the
+    charts louder, whichever item it is, and is no item's doing.
+
     Args:
         model: Any fitted recommender, in evaluation mode.
         histories: One row.
@@ -84,14 +87,24 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
             summands = model.contributions(histories, item)
         if summands is not None:
             return summands.double()  # a sum of one term for each entry loses this term
+    size = histories.items.numel()
     with torch.no_grad():
         left = model.score_without_each(histories, item)
         if left is not None:
-            return model.score_item(histories, item).double() - left.double()
-    size = histories.items.numel()
+            fall = model.score_item(histories, item).double() - left.double()
+            return fall + louder_charts(model, item, size, size - 1)
     everything, without = torch.ones(1, size, dtype=torch.bool), ~torch.eye(size, dtype=torch.bool)
     scores = kept_scores(model, histories, item, torch.cat([everything, without]))
-    return scores[0] - scores[1:]
+    return scores[0] - scores[1:] + louder_charts(model, item, size, size - 1)
+
+
+def louder_charts(model: Recommender, item: int, known: int, left: int) -> float:
+    """Return what the score of an item gains by its popularity alone when ``left`` of ``known`` items are left."""
+    if not isinstance(model, InductiveKGAT) or model.prior is None:
+        return 0.0
+    before, after = model.prior(torch.tensor([known, max(left, 0)])).tolist()
+    gain: float = (after - before) * float(model.prior.popularity()[item])
+    return gain
 
 
 class AttendedScore:
@@ -138,10 +151,10 @@ class AttendedScore:
                 elif model.attend_candidates:
                     self.candidate = model.kg.attended(model.candidate[at], at, side=1)
             self._bias = float(model.cached("bias", model.bias)[item])
-            self._prior = (
-                float(model.log_popularity()[item]) * model.prior_weight(torch.arange(len(items) + 1)).double()
-            )
-            self._bias += float(self._prior[-1])  # with the whole history
+            self._prior = torch.zeros(len(items) + 1, dtype=torch.float64)  # by the length of what is left
+            if model.prior is not None:
+                self._prior += float(model.prior.popularity()[item]) * model.prior(torch.arange(len(items) + 1))
+            self._bias += float(self._prior[-1])  # its weight with the whole history
             self._att = model.pool.att[0].double()
             own = model.attention_bias
             # How ready each entry is to be attended, whatever its vector.
@@ -188,8 +201,8 @@ class AttendedScore:
         return alpha
 
     def leave_one_out(self) -> Tensor:
-        """Return how far the score falls without each entry, float64 ``[total]``."""
-        return self.full - self.kept(~torch.eye(len(self._h), dtype=torch.bool))
+        """Return how far the score falls without each entry, float64 ``[total]``; see :func:`leave_one_out`."""
+        return self.full - self._kept_at_one_prior(~torch.eye(len(self._h), dtype=torch.bool))
 
     def kept(self, entries: Tensor) -> Tensor:
         """Score with a part of the history, float64 ``[num_parts]``.
@@ -197,11 +210,14 @@ class AttendedScore:
         Args:
             entries: Which entries are left in each part, bool ``[num_parts, total]``.
         """
+        return self._kept_at_one_prior(entries) + self._prior[entries.sum(dim=1)] - self._prior[-1]
+
+    def _kept_at_one_prior(self, entries: Tensor) -> Tensor:
+        """Do as :meth:`kept`, with the prior's weight of the whole history."""
         weight = entries * self._weight
-        more_prior = self._prior[entries.sum(dim=1)] - self._prior[-1]
         if self._match is None:
-            return self._cosine_score(weight @ self._h, self._g) + more_prior
-        return self._match_score(weight @ self._powers(self._h, self._g), weight.sum(dim=1)) + more_prior
+            return self._cosine_score(weight @ self._h, self._g)
+        return self._match_score(weight @ self._powers(self._h, self._g), weight.sum(dim=1))
 
     def kept_edges(self, edges: Tensor) -> Tensor:
         """Score with a part of the KG, float64 ``[num_parts]``.

@@ -14,7 +14,7 @@ from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
-from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out
+from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out, louder_charts
 from graphrec.serving.modality_effects import ModalityEffect, effects_on
 from graphrec.serving.paths import Path, paths_to
 from graphrec.serving.recommender import RunRecommender
@@ -58,8 +58,8 @@ class Explanation:
         item_id: The recommended item.
         title: Its title, or its id.
         score: Its score.
-        base: What it scores without any history (its popularity, and what a head makes of the user's attributes); the
-            rest of the score comes from the past items.
+        base: What it scores without any history (its popularity, where there is a prior as loud as with the history,
+            and what a head makes of the user's attributes); the rest of the score comes from the past items.
         past: The past items that add most, largest first.
         paths: Paths through the knowledge graph, in the order of :func:`paths_to`; empty where the model reads none.
         method: A key of :data:`METHODS`, or "none" where the score does not depend on the history.
@@ -155,8 +155,9 @@ def explain(
         score = float(model.score_item(histories, item))
         score_parts = AttendedScore.of(model, histories, item) if method != "contributions" else None
         parts = _parts(model, histories, item, method, score_parts).numpy()
-    nothing = torch.zeros(1, histories.items.numel(), dtype=torch.bool)
-    base = float(kept_scores(model, histories, item, nothing))
+    size = histories.items.numel()
+    base = float(kept_scores(model, histories, item, torch.zeros(1, size, dtype=torch.bool)))
+    base -= louder_charts(model, item, size, 0)
     if not model.inductive and not parts.any() and abs(score - base) <= NO_EFFECT * abs(score):
         method, parts = "none", parts[:0]  # zeros for every past item would say that it is popular
     items = histories.items.numpy()

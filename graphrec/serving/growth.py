@@ -115,13 +115,12 @@ def _grow_model(model: Recommender, num_items: int, more: int, edges: Tensor) ->
         modules["co"] = _grow_co(model.co, more)
     names = ("item", "candidate", "item_bias", "attention_bias")
     tables = {name: table for name in names if (table := getattr(model, name)) is not None}
-    buffers = {"taken": _zeros_after(model.taken, more)}
-    if model.num_takers is not None:
-        buffers["num_takers"] = _zeros_after(model.num_takers, more)
+    if model.prior is not None:
+        modules["prior"] = _changed(model.prior, buffers={"num_takers": _zeros_after(model.prior.num_takers, more)})
     return _changed(
         model,
         parameters={name: nn.Parameter(_zeros_after(table, more), False) for name, table in tables.items()},
-        buffers=buffers,
+        buffers={"taken": _zeros_after(model.taken, more)},
         modules=modules,
         num_items=num_items + more,
         _cache={},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,7 +82,8 @@ class LiveUsers:
         """Return when each item of :meth:`past` was taken, in seconds; ``None`` where the data have no times.
 
         What was liked since counts as taken with the last of the data: a model has learned of the time between things
-        that people did, and none of how long a data set has been at rest.
+        that people did, and none of how long a data set has been at rest. Of somebody who is not in the data all counts
+        as taken just now, as of a stranger.
         """
         if self._times is None:
             return None
@@ -89,7 +91,7 @@ class LiveUsers:
         known = slice(0, 0) if index is None else slice(self._offsets[index], self._offsets[index + 1])
         told = self._times[known]
         if not len(told):
-            return np.zeros(len(past))
+            return np.full(len(past), time.time())
         kept = told[np.isin(self._past[known], past)]
         return np.concatenate([kept, np.full(len(past) - len(kept), told.max())])
 

@@ -152,7 +152,11 @@ class RunRecommender:
 
         Nobody says when; where the data have times, and a model may read them, all of it counts as taken just now.
         """
-        now = None if self.graph.interactions.time is None else torch.full((len(items),), time.time()).double()
+        now = (
+            None
+            if self.graph.interactions.time is None
+            else torch.full((len(items),), time.time(), dtype=torch.float64)
+        )
         return replace(Histories.from_lists([items]), times=now)
 
     def find_item(self, text: str) -> int:

@@ -117,8 +117,8 @@ def _towers_of(model: Recommender) -> Towers:
         ready = model._history_scores(h, model.attention_bias)
         bias = model.cached("bias", model.bias)
         item = F.normalize(g, dim=1)
-        if model.popularity_prior:  # one more channel: w(n) of the user, the item's popularity
-            item = torch.cat([item, model.log_popularity().unsqueeze(1)], dim=1)
+        if model.prior is not None:  # one more channel: w(n) of the user, the item's popularity
+            item = torch.cat([item, model.prior.popularity().unsqueeze(1)], dim=1)
         return Towers(_Pooled(h, ready, model), "items", item, bias)
     if isinstance(model, SoftmaxMF):
         user, item = F.normalize(model.user, dim=1), F.normalize(model.item, dim=1)
@@ -161,7 +161,8 @@ class _Pooled(nn.Module):
         self.register_buffer("h", h.clone())
         self.register_buffer("ready", ready.clone())
         self.temperature = model.temperature
-        self.prior_weight = model.prior_weight if model.popularity_prior else None
+        # Of the prior its weights alone: what it knows of items is the item side's.
+        self.prior_weight = None if model.prior is None else model.prior.forward
 
     def forward(self, items: Tensor) -> Tensor:
         there = items >= 0  # [batch_size, length]

@@ -227,7 +227,9 @@ def test_contributions_add_up_to_the_score(options):
     history = Histories.from_lists([[2, 5, 7]])
     with torch.no_grad():
         parts = model.contributions(history, item=3)
-        rest = model.item_bias[3] + model.prior_weight(torch.tensor(3)) * model.log_popularity()[3]
+        rest = model.item_bias[3]
+        if model.prior is not None:
+            rest = rest + model.prior(torch.tensor(3)) * model.prior.popularity()[3]
         assert torch.isclose(parts.sum() + rest, model.score(history)[0, 3], atol=1e-5)
 
 
@@ -301,7 +303,7 @@ def test_the_charts_weigh_less_the_more_is_known_and_nothing_from_a_length_on(op
     for n, weight in enumerate((6.0, 3.0 * 3 / 4, 2.0 * 2 / 4, 1.5 * 1 / 4)):
         torch.testing.assert_close(added[n], weight * log_popularity, atol=1e-5, rtol=1e-4)
     assert not added[4:].any()
-    torch.testing.assert_close(prior.prior_weight(torch.tensor([0, 1, 4, 400])), torch.tensor([6.0, 2.25, 0.0, 0.0]))
+    torch.testing.assert_close(prior.prior(torch.tensor([0, 1, 4, 400])), torch.tensor([6.0, 2.25, 0.0, 0.0]))
 
 
 def test_a_stranger_of_whom_nothing_is_known_gets_the_charts():
@@ -316,7 +318,7 @@ def test_a_stranger_of_whom_nothing_is_known_gets_the_charts():
 def test_weights_from_before_the_prior_score_as_they_did():
     graph = planted_graph()
     model = fitted(graph)
-    assert "num_takers" not in model.state_dict()
+    assert "prior.num_takers" not in model.state_dict()
     again = InductiveKGAT.from_graph(graph, dim=model.dim)
     again.load_state_dict(model.state_dict())
     asked = Histories.from_lists([[], [3], [3, 8]])

@@ -312,3 +312,23 @@ def test_methods_that_do_not_fit_are_refused(flagship):
         explain(RunRecommender(Popularity(80), flagship.graph), HISTORY, item=3, method="attention")
     with pytest.raises(ArgumentError, match="did you mean 'leave-one-out'"):
         explain(flagship, HISTORY, item=3, method="leave_one_out")
+
+
+@pytest.mark.parametrize("options", [{}, {"sequence": 2}, {"head": "mlp"}], ids=str)
+def test_what_past_items_add_does_not_hang_on_how_loud_the_charts_are(options):
+    graph = planted_graph()
+    told = []
+    for weight in (0.0, 50.0):
+        torch.manual_seed(0)
+        model = InductiveKGAT.from_graph(graph, dim=8, popularity_prior=weight, **options)
+        model.prepare(histories_of(graph))
+        most_taken = int(torch.bincount(histories_of(graph).items, minlength=graph.num_items).argmax())
+        past = [item for item in (2, 5, 7) if item != most_taken]
+        told.append(explain(RunRecommender(model, graph), Histories.from_lists([past]), most_taken))
+    plain, loud = told
+    assert loud.score > plain.score + 1  # the charts say much
+    assert [item.item_id for item in loud.past] == [item.item_id for item in plain.past]
+    assert [item.contribution for item in loud.past] == pytest.approx(
+        [item.contribution for item in plain.past], abs=1e-4
+    )
+    assert loud.score - loud.base == pytest.approx(plain.score - plain.base, abs=1e-4)
