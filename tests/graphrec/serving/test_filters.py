@@ -165,6 +165,7 @@ def test_item_vectors_for_diversity(graph, kind):
 def test_a_model_with_vectors_is_diverse_by_them(graph):
     model = InductiveKGAT.from_graph(graph.without_kg(), dim=2).eval()
     with torch.no_grad():
+        model.item.copy_(torch.tensor([1.0, 0.1]))  # whatever the history, the user looks the same way
         model.candidate.copy_(torch.tensor([[1.0, 0], [1, 0.1], [1, 0], [0, 1], [0.6, 0.6], [1, 0.05]]))
         model.item_bias.copy_(torch.tensor([9.0, 8, 0, 5, 6, 7]))
     recommender = RunRecommender(model, graph.without_kg())
