@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -28,8 +29,8 @@ class EASE(ClosedFormRecommender):
         s(u, \cdot) = x_u B
 
     with the 0/1 history matrix :math:`X`. Ratings and times are not used. Fitting holds one float32 matrix of
-    ``num_items`` squared, 3.6 GB for 30,000 items, and inverts it in place. Each value of :math:`\lambda` is one
-    inversion, and if the best is not the last one tried, there is one more.
+    ``num_items`` squared, 3.6 GB for 30,000 items, and inverts it in place; that of an earlier fit is let go before.
+    Each value of :math:`\lambda` is one inversion, and if the best is not the last one tried, there is one more.
 
     Args:
         num_items: Number of items.
@@ -76,7 +77,7 @@ class EASE(ClosedFormRecommender):
         self.check_items(histories)
         device = self.weight.device
         self.weight = unfitted = torch.empty(0, device=device)  # an earlier fit goes before the new matrix comes
-        matrix = torch.empty(self.num_items, self.num_items, device=device)
+        matrix = _new_matrix(self.num_items, device)
 
         def solve(l2: float) -> None:
             self.weight = unfitted  # should this fail, the model holds no half-made matrix
@@ -126,6 +127,18 @@ def penalties(l2: float | Sequence[float]) -> tuple[float, ...]:
     return values
 
 
+def _new_matrix(size: int, device: torch.device) -> Tensor:
+    """Return a float32 matrix ``[size, size]`` whose memory goes back to the system with it.
+
+    A heap that keeps what is freed (:func:`~graphrec.process.settle_process`) may fit no second matrix into the hole of
+    the first: other blocks have moved in. A refit would then take the memory of two.
+    """
+    if device.type != "cpu":
+        return torch.empty(size, size, device=device)
+    pages = mmap.mmap(-1, size * size * torch.float32.itemsize)
+    return torch.frombuffer(pages, dtype=torch.float32).view(size, size)
+
+
 def _invert(matrix: Tensor, l2: float) -> None:
     """Replace the lower triangle of a positive definite matrix by that of its negative inverse.
 
@@ -137,18 +150,20 @@ def _invert(matrix: Tensor, l2: float) -> None:
     """
     size = len(matrix)
     least = float(matrix.diagonal().max()) * torch.finfo(matrix.dtype).eps
+    panels = matrix.new_empty(2, size * min(BLOCK_ROWS, size))  # once for all: each is a hundredth of a large matrix
     for start in range(0, size, BLOCK_ROWS):
         end = min(start + BLOCK_ROWS, size)
-        panel = torch.cat([matrix[start:end, :start].T, matrix[start:, start:end]])  # [size, block]
+        panel, swept = panels[:, : size * (end - start)].view(2, size, end - start)
+        panel[:start] = matrix[start:end, :start].T
+        panel[start:] = matrix[start:, start:end]
         factor, failed = torch.linalg.cholesky_ex(panel[start:end].double())
         if int(failed) or l2 < least:
             raise ArgumentError(f"l2 must be larger for these data, got {l2}: float32 does not tell it from 0")
         pivot = torch.cholesky_inverse(factor).to(matrix.dtype)
-        swept = panel @ pivot
-        across = panel.T.contiguous()
+        torch.mm(panel, pivot, out=swept)
         for row in range(0, size, BLOCK_ROWS):
             stop = min(row + BLOCK_ROWS, size)
-            matrix[row:stop, :stop].addmm_(swept[row:stop], across[:, :stop], alpha=-1)
+            matrix[row:stop, :stop].addmm_(swept[row:stop], panel[:stop].T, alpha=-1)
         matrix[start:end, :start] = swept[:start].T
         matrix[end:, start:end] = swept[end:]
         matrix[start:end, start:end] = -pivot

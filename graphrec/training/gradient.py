@@ -134,10 +134,17 @@ class GradientFit:
             self._choose()
         self.best, self.learner.average = {}, {}
         if self.config.refit:
+            self._release()
             self._begin("refit")
             self.checkpointer.save(self._content)
         else:
             self._finish()
+
+    def _release(self) -> None:
+        """Let go of moments, gradients and cached vectors: fitting a closed form needs much memory of its own."""
+        del self.learner
+        self.model.zero_grad()
+        self.model.forget()
 
     def _choose(self) -> None:
         """Let the model choose with the weights of the best epoch."""
