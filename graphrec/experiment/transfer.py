@@ -28,6 +28,7 @@ from graphrec.models import (
 )
 from graphrec.models.base import Recommender
 from graphrec.models.bridged import BridgedRecommender
+from graphrec.models.dual_ease import smaller_ease
 from graphrec.training import TrainConfig, Trainer
 from kg_loaders import LinkedPair, RecGraph
 from kg_loaders.splits import carve_valid
@@ -159,7 +160,7 @@ class TransferStudy:
         if comparator not in self._penalties:
             self._comparator(comparator, seed)
         graph = self.pair.union if setting == "joint" else self.pair.target
-        ease = _ease(graph)(graph.num_items, self._penalties[comparator])
+        ease = smaller_ease(graph).from_graph(graph, l2=self._penalties[comparator])
         return self._fit(Blend(self._model(setting), ease), graph, self.train, seed)
 
     def _zero_shot(self, seed: int) -> Fitted:
@@ -198,7 +199,7 @@ class TransferStudy:
             raise ArgumentError(f"setting must not be 'content-knn': {graph.name!r} has no knowledge graph")
         kinds: dict[str, type[Recommender]] = {
             "popularity": Popularity,
-            "ease": _ease(graph),
+            "ease": smaller_ease(graph),
             "cmf": IALS,
             "light-gcn": LightGCN,
             "content-knn": ContentKNN,
@@ -259,8 +260,3 @@ def cold_split(pair: LinkedPair, share: float, seed: int = 0) -> tuple[LinkedPai
     drawn = np.random.default_rng(seed).permutation(known)
     cold, helpers = drawn[:count], drawn[count : count + min(count, (len(drawn) - count) // 2)]
     return pair.without_history(cold).validate_cold(helpers), np.sort(cold)
-
-
-def _ease(graph: RecGraph) -> type[EASE | DualEASE]:
-    """Return the form of EASE that inverts the smaller matrix."""
-    return DualEASE if graph.num_items > graph.num_users else EASE

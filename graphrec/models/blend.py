@@ -12,7 +12,7 @@ from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender, GradientRecommender
 from graphrec.models.content_ease import ContentEASE
-from graphrec.models.ease import EASE
+from graphrec.models.dual_ease import smaller_ease
 from graphrec.models.inductive_kgat import InductiveKGAT
 from kg_loaders import RecGraph
 
@@ -80,6 +80,8 @@ class Blend(GradientRecommender):
     ) -> Self:
         """Make a blend of InductiveKGAT, that with ``match_temperature``, and EASE.
 
+        Where the data have fewer users than items EASE is :class:`DualEASE`, whose matrix is the smaller one.
+
         Args:
             graph: Its items and triples.
             l2: Penalty of EASE; choose it in a run of EASE alone. 0 leaves EASE out.
@@ -107,7 +109,7 @@ class Blend(GradientRecommender):
                 return cls(first, matched, match_weights)
             first = cls(first, matched, match_weights)
         if not content_weight:
-            return cls(first, EASE(graph.num_items, l2), weights)
+            return cls(first, smaller_ease(graph).from_graph(graph, l2=l2), weights)
         told = {name: value for name, value in options.items() if name in ("modalities", "text_encoder")}
         return cls(first, ContentEASE.from_graph(graph, **told, l2=l2, content_weight=content_weight), weights)
 

@@ -11,7 +11,8 @@ from graphrec.encoders.similarity import ContentSimilarity
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.content import ContentRecommender
-from graphrec.models.ease import BLOCK_ROWS, EASE
+from graphrec.models.ease import EASE
+from graphrec.models.inversion import BLOCK_ROWS
 from kg_loaders.graph import Feature
 
 

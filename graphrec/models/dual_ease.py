@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
-from graphrec.models.ease import penalties
+from graphrec.models.ease import EASE, penalties
+from graphrec.models.inversion import BLOCK_ROWS, best_penalty, negative_inverse_, square_matrix
 from graphrec.sparse import history_matrix
 from kg_loaders import RecGraph
-
-CHUNK = 4096  # items at once, so that no [num_users, num_items] block is held
 
 
 class DualEASE(ClosedFormRecommender):
@@ -77,34 +75,28 @@ class DualEASE(ClosedFormRecommender):
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Invert, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`."""
         self.check_items(histories)
-        if validate is None or len(self.l2) == 1:
-            self._solve(histories, self.chosen_l2)
-            return {}
-        values = {}
-        for l2 in self.l2:
-            self._solve(histories, l2)
-            values[l2] = validate()
-        best = max(values, key=values.__getitem__)
-        self._solve(histories, best)
-        return {"l2": best}
+        return best_penalty(self.l2, self.chosen_l2, lambda l2: self._solve(histories, l2), validate)
 
     def _solve(self, histories: Histories, l2: float) -> None:
-        self.pairs = torch.stack([histories.rows, histories.items])
+        device = self.kernel.device
+        for name in self._result_shapes:  # an earlier fit goes before the new matrix comes
+            self._buffers[name] = self.get_buffer(name).new_empty(0)
         matrix = history_matrix(histories, self.num_items)  # [num_users, num_items]
-        gram = torch.from_numpy((matrix @ matrix.T).toarray())
-        gram.diagonal().add_(l2)
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        if int(failed):
-            raise ArgumentError(f"l2 must be larger for these data, got {l2}: float32 does not tell it from 0")
-        kernel = torch.cholesky_inverse(factor).contiguous()
         columns = matrix.T.tocsr()
+        kernel = square_matrix(len(histories), device)
+        for start in range(0, len(histories), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            kernel[rows] = torch.from_numpy((matrix[rows] @ columns).toarray())
+        kernel.diagonal().add_(l2)
+        negative_inverse_(kernel, l2).neg_()
+        dense = kernel.cpu().numpy()
         diagonal = np.empty(self.num_items, dtype=np.float32)
-        for start in range(0, self.num_items, CHUNK):
-            block = columns[start : start + CHUNK]
-            read = block.multiply(block @ kernel.numpy())  # [chunk, num_users]
-            diagonal[start : start + CHUNK] = (1 - np.asarray(read.sum(axis=1)).ravel()) / l2
-        device = self.pairs.device
-        self.kernel, self.diagonal = kernel.to(device), torch.from_numpy(diagonal).to(device)
+        for start in range(0, self.num_items, BLOCK_ROWS):
+            block = columns[start : start + BLOCK_ROWS]
+            read = block.multiply(block @ dense)  # [block, num_users]
+            diagonal[start : start + BLOCK_ROWS] = (1 - np.asarray(read.sum(axis=1)).ravel()) / l2
+        self.kernel, self.diagonal = kernel, torch.from_numpy(diagonal).to(device)
+        self.pairs = torch.stack([histories.rows, histories.items])
         self.chosen = torch.tensor([l2], device=device)
         self.forget()
 
@@ -122,3 +114,8 @@ class DualEASE(ClosedFormRecommender):
         product = wide - torch.sparse.mm(matrix.t(), seen.t()).t()
         scores: Tensor = wide - product / (self.chosen_l2 * self.diagonal)
         return scores
+
+
+def smaller_ease(graph: RecGraph) -> type[EASE | DualEASE]:
+    """Return the form of EASE that inverts the smaller matrix."""
+    return DualEASE if graph.num_items > graph.num_users else EASE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -14,10 +13,9 @@ from torch import Tensor
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
+from graphrec.models.inversion import BLOCK_ROWS, best_penalty, negative_inverse_, square_matrix
 from graphrec.sparse import cooccurrence_blocks
 from kg_loaders import RecGraph
-
-BLOCK_ROWS = 1024  # rows that are counted, swept or mirrored at once
 
 
 class EASE(ClosedFormRecommender):
@@ -77,29 +75,20 @@ class EASE(ClosedFormRecommender):
         self.check_items(histories)
         device = self.weight.device
         self.weight = unfitted = torch.empty(0, device=device)  # an earlier fit goes before the new matrix comes
-        matrix = _new_matrix(self.num_items, device)
+        matrix = square_matrix(self.num_items, device)
 
         def solve(l2: float) -> None:
             self.weight = unfitted  # should this fail, the model holds no half-made matrix
             self.fill(matrix, histories)
             matrix.diagonal().add_(l2)
-            _invert(matrix, l2)
-            _to_weight(matrix)
+            negative_inverse_(matrix, l2)
+            matrix.mul_(matrix.diagonal().reciprocal().neg_())  # each column by its own
+            matrix.fill_diagonal_(0.0)
             self.weight = matrix
             self.chosen_l2 = l2
             self.forget()
 
-        if validate is None or len(self.l2) == 1:
-            solve(self.chosen_l2)
-            return {}
-        values = {}
-        for l2 in self.l2:
-            solve(l2)
-            values[l2] = validate()
-        best = max(values, key=values.__getitem__)
-        if best != self.chosen_l2:
-            solve(best)
-        return {"l2": best}
+        return best_penalty(self.l2, self.chosen_l2, solve, validate)
 
     def fill(self, matrix: Tensor, histories: Histories) -> None:
         """Write what is to be inverted, but for the penalty, over ``matrix``: the co-occurrences."""
@@ -125,55 +114,3 @@ def penalties(l2: float | Sequence[float]) -> tuple[float, ...]:
     if not values or not all(value > 0 and math.isfinite(value) for value in values):
         raise ArgumentError(f"l2 must be a number above 0 or several of them, got {l2!r}")
     return values
-
-
-def _new_matrix(size: int, device: torch.device) -> Tensor:
-    """Return a float32 matrix ``[size, size]`` whose memory goes back to the system with it.
-
-    A heap that keeps what is freed (:func:`~graphrec.process.settle_process`) may fit no second matrix into the hole of
-    the first: other blocks have moved in. A refit would then take the memory of two.
-    """
-    if device.type != "cpu":
-        return torch.empty(size, size, device=device)
-    pages = mmap.mmap(-1, size * size * torch.float32.itemsize)
-    return torch.frombuffer(pages, dtype=torch.float32).view(size, size)
-
-
-def _invert(matrix: Tensor, l2: float) -> None:
-    """Replace the lower triangle of a positive definite matrix by that of its negative inverse.
-
-    The sweep operator in blocks: nearly all of it is matrix products in place, on any device, and as many operations
-    as Cholesky's factorisation and inverse take. (LAPACK's own in scipy crashed with 30,000 rows on two threads.)
-
-    Source:
-        Goodnight, "A Tutorial on the SWEEP Operator" (The American Statistician 1979).
-    """
-    size = len(matrix)
-    least = float(matrix.diagonal().max()) * torch.finfo(matrix.dtype).eps
-    panels = matrix.new_empty(2, size * min(BLOCK_ROWS, size))  # once for all: each is a hundredth of a large matrix
-    for start in range(0, size, BLOCK_ROWS):
-        end = min(start + BLOCK_ROWS, size)
-        panel, swept = panels[:, : size * (end - start)].view(2, size, end - start)
-        panel[:start] = matrix[start:end, :start].T
-        panel[start:] = matrix[start:, start:end]
-        factor, failed = torch.linalg.cholesky_ex(panel[start:end].double())
-        if int(failed) or l2 < least:
-            raise ArgumentError(f"l2 must be larger for these data, got {l2}: float32 does not tell it from 0")
-        pivot = torch.cholesky_inverse(factor).to(matrix.dtype)
-        torch.mm(panel, pivot, out=swept)
-        for row in range(0, size, BLOCK_ROWS):
-            stop = min(row + BLOCK_ROWS, size)
-            matrix[row:stop, :stop].addmm_(swept[row:stop], panel[:stop].T, alpha=-1)
-        matrix[start:end, :start] = swept[:start].T
-        matrix[end:, start:end] = swept[end:]
-        matrix[start:end, start:end] = -pivot
-
-
-def _to_weight(matrix: Tensor) -> None:
-    """Turn the inverse, given by its lower triangle and up to its sign, into the weights."""
-    scale = matrix.diagonal().reciprocal().neg_()  # [num_items]
-    for start in range(0, len(matrix), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        matrix[:start, rows] = matrix[rows, :start].T
-    matrix.mul_(scale)
-    matrix.fill_diagonal_(0.0)

@@ -10,8 +10,9 @@ from cases.tiny_training import NUM_ITEMS, ScriptedEvaluator, TinyClosedForm, Ti
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, Blend, ContentEASE, SoftmaxMF
+from graphrec.models import EASE, Blend, ContentEASE, DualEASE, SoftmaxMF
 from graphrec.training import Interrupted, TrainConfig, Trainer
+from kg_loaders.synthetic import planted
 
 
 class TestBlend(GradientCase):
@@ -249,6 +250,12 @@ def test_a_blend_within_a_blend_chooses_first_and_keeps_its_choice():
     assert (float(model.first.weight), float(model.weight)) == (pytest.approx(0.4), 0.5)
     model.set_chosen({"first.weight": 0.2, "weight": 0.0})
     assert (float(model.first.weight), float(model.weight)) == (pytest.approx(0.2), 0.0)
+
+
+@pytest.mark.parametrize(("num_users", "form"), [(30, DualEASE), (60, EASE)])
+def test_the_closed_form_is_the_one_that_inverts_the_smaller_matrix(num_users, form):
+    graph = planted(num_users=num_users, num_items=50)
+    assert type(Blend.from_graph(graph, l2=5.0, dim=8).second) is form
 
 
 def test_one_model_alone_is_no_blend():

@@ -217,9 +217,10 @@ class TestDualEASE(ClosedFormCase):
 
 
 @pytest.mark.parametrize("l2", [0.5, 10.0, 2000.0])
-@pytest.mark.parametrize("chunk", [7, 4096])
-def test_dual_ease_equals_ease(l2, chunk, monkeypatch):
-    monkeypatch.setattr("graphrec.models.dual_ease.CHUNK", chunk)
+@pytest.mark.parametrize("block_rows", [7, 1024])
+def test_dual_ease_equals_ease(l2, block_rows, monkeypatch):
+    monkeypatch.setattr("graphrec.models.inversion.BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("graphrec.models.dual_ease.BLOCK_ROWS", block_rows)
     graph = planted(num_users=30, num_items=100)
     histories = train_histories(graph)
     ours, theirs = DualEASE(graph.num_items, l2), EASE(graph.num_items, l2)
