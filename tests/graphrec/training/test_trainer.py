@@ -1,5 +1,6 @@
 import json
 import math
+import weakref
 from dataclasses import replace
 from typing import ClassVar
 
@@ -85,6 +86,32 @@ def test_refitting_is_a_run_from_the_seed_on_both_parts_on_the_same_schedule():
     other = TinyModel()
     fit(other, ScriptedEvaluator([0.0, 0.9, 0.1]), patience=1)
     assert equal_weights(snapshot(model), snapshot(other))
+
+
+def test_a_refit_is_prepared_without_what_selecting_held(monkeypatch):
+    optimizers, held = [], []
+
+    class Watched(torch.optim.AdamW):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            optimizers.append(weakref.ref(self))
+
+    class Holder(TinyModel):
+        chooses = True
+
+        def choose(self, validate):
+            validate()  # which leaves something cached
+            return {"power": 1.0}
+
+        def prepare(self, histories):
+            super().prepare(histories)
+            gradients = sum(weight.grad is not None for weight in self.parameters())
+            held.append((gradients, len(self._cache), sum(alive() is not None for alive in optimizers)))
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    fit(Holder(), StubEvaluator(), epochs=2)
+    assert held == [(0, 0, 0), (0, 0, 0)]
+    assert len(optimizers) == 2
 
 
 def test_without_refit_the_best_weights_come_back():
