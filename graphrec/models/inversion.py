@@ -21,7 +21,8 @@ def square_matrix(size: int, device: torch.device) -> Tensor:
     """
     if device.type != "cpu" or not size:
         return torch.empty(size, size, device=device)
-    pages = mmap.mmap(-1, size * size * torch.float32.itemsize)
+    # A copy of its own for each process, as any other memory: a fork must not share what it fits.
+    pages = mmap.mmap(-1, size * size * torch.float32.itemsize, access=mmap.ACCESS_COPY)
     return torch.frombuffer(pages, dtype=torch.float32).view(size, size)
 
 
