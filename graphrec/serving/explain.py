@@ -104,7 +104,7 @@ def methods_of(model: Recommender) -> tuple[str, ...]:
     """Return the methods that can explain a model, the default first.
 
     Leave-one-out works for every model. A score that is a sum over the history (InductiveKGAT without a head, EASE,
-    ItemKNN) also has contributions; InductiveKGAT has attention.
+    ItemKNN) also has contributions; InductiveKGAT has attention, whether it pools a history or reads it in order.
     """
     methods = ["leave-one-out"]
     has_head = isinstance(model, InductiveKGAT) and model.head is not None
@@ -127,7 +127,9 @@ def explain(
       InductiveKGAT the sum is exact, but its terms share one attention, which another history would divide otherwise;
       paths are those of the attention.
     - ``"attention"`` shows what the model looks at, which is not what decides: docs/explanations.md says how far
-      they differ.
+      they differ. Of a model that reads in order it is that of the last block from the last entry, averaged over its
+      heads. What the last block looks at are states, in which earlier blocks have mixed an item with those before it;
+      the items that are not read have none.
 
     A blend's paths are those of the first model in it, by attention. (Integrated Gradients do not fit: scores of
     normalised attention and cosines do not change when all weights of a history grow together, so all gradients on the
@@ -201,11 +203,10 @@ def _parts(model: Recommender, histories: Histories, item: int, method: str, att
     if method == "leave-one-out":
         return leave_one_out(model, histories, item) if attended is None else attended.leave_one_out()
     if method == "attention":
-        if attended is None and isinstance(model, InductiveKGAT) and model.head is not None and model.sequence is None:
-            attended = AttendedScore(model, histories, item)  # a head does not change what is attended to
-        if attended is None:
-            raise ArgumentError(f"{type(model).__name__} reads a history in a way whose attention is not known")
-        return attended.attention()
+        assert isinstance(model, InductiveKGAT)  # no other model has this method
+        if model.match is not None:  # each candidate looks at the history in its own way, whatever a head makes of it
+            return (AttendedScore(model, histories, item) if attended is None else attended).attention()
+        return model.history_attention(histories).double()
     summands = model.contributions(histories, item)
     if summands is None:
         raise ArgumentError(f"the score of this {type(model).__name__} is no sum over the history")

@@ -314,6 +314,27 @@ def test_methods_that_do_not_fit_are_refused(flagship):
         explain(flagship, HISTORY, item=3, method="leave_one_out")
 
 
+@pytest.mark.parametrize("options", [{}, {"head": "mlp"}, {"max_length": 2}], ids=str)
+def test_a_model_of_order_shows_what_its_last_entry_attends_to(options):
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(graph, dim=8, sequence=2, sequence_heads=2, **options)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.7)
+    histories = replace(HISTORY, times=torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64))
+    why = explain(RunRecommender(model, graph), histories, item_sharing_an_entity(graph, past=2), method="attention")
+    told = {graph.items.index_of(past.item_id): past.contribution for past in why.past}
+    with torch.no_grad():
+        ours = model.history_attention(histories).tolist()
+    assert [told[item] for item in HISTORY.items.tolist()] == pytest.approx(ours)
+    assert sum(told.values()) == pytest.approx(1, abs=1e-5)
+    assert len(set(told.values())) == 3
+    assert (told[5] == 0) == ("max_length" in options)  # the oldest
+    assert why.method == "attention"
+    assert why.paths
+    assert "by the model's attention" in why.how
+
+
 @pytest.mark.parametrize("options", [{}, {"sequence": 2}, {"head": "mlp"}], ids=str)
 def test_what_past_items_add_does_not_hang_on_how_loud_the_charts_are(options):
     graph = planted_graph()
