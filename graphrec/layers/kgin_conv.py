@@ -18,7 +18,8 @@ class KGINConv(_FusedConv):
         x'_h = \frac{1}{|\mathcal{N}_h|} \sum_{t \xrightarrow{r} h} e_r \odot x_t, \qquad
         u' = \Big( \sum_p \beta_{up} \, e_p \Big) \odot \frac{1}{|\mathcal{N}_u|} \sum_{i \to u} x_i
 
-    with intents made of relations, weighted by how much a user means them:
+    (with ``residual``, :math:`1 + \sum_p \beta_{up} \, e_p` in its place) and intents made of relations, weighted by
+    how much a user means them:
 
     .. math::
         e_p = \sum_r \operatorname{softmax}_r (w_{pr}) \, e_r, \qquad
@@ -32,6 +33,7 @@ class KGINConv(_FusedConv):
         in_channels: Width of all vectors, in and out.
         num_relations: Number of edge types of the knowledge graph.
         num_intents: Number of intents.
+        residual: Whether users also take in the plain mean of their items, as in the authors' code.
 
     Shape:
         - x: a pair ``([num_entities, in_channels], [num_users, in_channels])``; items are entities
@@ -52,10 +54,11 @@ class KGINConv(_FusedConv):
         (torch.Size([5, 8]), torch.Size([2, 8]))
 
     Source:
-        Wang et al., "Learning Intents behind Interactions with Knowledge Graph" (KGIN, WWW 2021), eq. 3-11.
+        Wang et al., "Learning Intents behind Interactions with Knowledge Graph" (KGIN, WWW 2021), eq. 3-11;
+        ``residual`` after its authors' code.
     """
 
-    def __init__(self, in_channels: int, num_relations: int, num_intents: int = 4) -> None:
+    def __init__(self, in_channels: int, num_relations: int, num_intents: int = 4, residual: bool = False) -> None:
         super().__init__()
         for name, value in (
             ("in_channels", in_channels),
@@ -66,6 +69,7 @@ class KGINConv(_FusedConv):
         self.in_channels = in_channels
         self.num_relations = num_relations
         self.num_intents = num_intents
+        self.residual = residual
         self.relation = nn.Parameter(torch.empty(num_relations, in_channels))
         self.intent = nn.Parameter(torch.empty(num_intents, num_relations))
         self.reset_parameters()
@@ -98,7 +102,7 @@ class KGINConv(_FusedConv):
         items = weighted_sum(ones, entity, taken).squeeze(1) / _counts(taken)
         intents = self.intent.softmax(dim=1) @ self.relation  # [num_intents, in_channels]
         meant = (user @ intents.t()).softmax(dim=1) @ intents  # [num_users, in_channels]
-        return summed / _counts(layout), meant * items
+        return summed / _counts(layout), (meant + 1 if self.residual else meant) * items
 
     def _watched_sum(self, entity: Tensor, layout: EdgeLayout, types: EdgeLayout) -> Tensor:
         # Σ w (e_r ⊙ x_s) as messages of PyG: one weight a channel.

@@ -36,6 +36,8 @@ class KGIN(PairwiseRecommender):
         edge_dropout: Share of the triples' and of the interactions' edges left out in a step of training.
         dropout: Share of each hop's output that is dropped in training.
         l2: Penalty on the vectors, before propagation, that a pair uses.
+        residual: Whether users also take in the plain mean of their items, as in the authors' code; see
+            :class:`~graphrec.layers.KGINConv`.
 
     Raises:
         ArgumentError: A value outside its range, or no triples.
@@ -61,6 +63,7 @@ class KGIN(PairwiseRecommender):
         edge_dropout: float = 0.5,
         dropout: float = 0.1,
         l2: float = 1e-5,
+        residual: bool = False,
     ) -> None:
         super().__init__(num_users, num_items, num_entities, dim, l2)
         check_range("num_hops", num_hops, low=1)
@@ -75,7 +78,8 @@ class KGIN(PairwiseRecommender):
         self.independence = independence
         self.edge_dropout = edge_dropout
         self.dropout = dropout
-        self.conv = KGINConv(dim, 2 * num_relations, num_intents)  # one for all hops: they share the relations
+        # One for all hops: they share the relations.
+        self.conv = KGINConv(dim, 2 * num_relations, num_intents, residual)
         edge_index, edge_type = both_ways(triples, num_relations)
         by_destination = edge_index[1].argsort(stable=True)  # so what a step keeps of them needs no sort
         edge_index, edge_type = edge_index[:, by_destination], edge_type[by_destination]

@@ -37,12 +37,15 @@ def naive(layer, entity, user, edge_index, edge_type, interactions):
         if len(items):
             beta = (intents @ user[node]).softmax(dim=0)
             users[node] = torch.stack([(beta @ intents) * entity[item] for item in items]).mean(dim=0)
+            if layer.residual:
+                users[node] += entity[items].mean(dim=0)
     return entities, users
 
 
-def test_users_with_several_items_and_with_none():
+@pytest.mark.parametrize("residual", [False, True])
+def test_users_with_several_items_and_with_none(residual):
     torch.manual_seed(0)
-    layer, given = KGINConv(IN, NUM_TYPES).double(), sample()
+    layer, given = KGINConv(IN, NUM_TYPES, residual=residual).double(), sample()
     x, interactions = (given.x, torch.randn(4, IN, dtype=torch.float64)), torch.tensor([[0, 6, 2, 2], [1, 1, 3, 1]])
     expected = naive(layer, *x, given.edge_index, given.edge_type, interactions)
     for ours, theirs in zip(layer(x, given.edge_index, given.edge_type, interactions), expected, strict=True):
