@@ -27,7 +27,7 @@ from graphrec.models.ranking_head import Head, RankingHead, Step
 from kg_loaders import RecGraph
 from kg_loaders.graph import Feature
 
-# Of a history's items, beside an item of weight 1: from there on numbers lose digits, and weights are made anew.
+# Beside an item of weight 1, of any item in a history: from there on a sum of few may lose digits to underflow.
 SMALLEST_WEIGHT = 1e-25
 SEQUENCE_STD = 0.02  # of vectors at the start of training with self-attention, as in the published code of BERT
 
