@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # Scores computed at once, 1 MiB of them: they stay in a core's own cache until their maxima have been taken.
 BLOCK_SCORES = 2**18
 FEWEST_ROWS, MOST_ROWS = 2**10, 2**15  # items of a block
+FEW_SCORES = 2**16  # of which none is worth leaving out
 HEIGHT = 16  # items that share a maximum
 SPARE = 2  # groups searched beyond the k that would do if products were exact
 FEWEST_GROUPS = 4  # for each one that is searched; with fewer, to score all items costs no more
@@ -103,28 +104,31 @@ class ProductSearch:
             raise ArgumentError(f"users must be float32 [batch_size, {dim}], got {users.dtype} {list(users.shape)}")
         searched = k + SPARE
         few = num_items < searched * FEWEST_GROUPS * HEIGHT
-        if few or len(users) * num_items <= BLOCK_SCORES:
+        if few or len(users) * num_items <= FEW_SCORES:
             return top_k(self._scores(users), k, seen, seed)
         drawn_by = drawn_by_whom(seen, len(users), num_items, users.device)
         asked = users if self._bias is None else torch.cat([users, users.new_ones(len(users), 1)], dim=1)
-        blocks = _Blocks(self._table.numpy(), asked.contiguous().numpy(), seen)
-        best, groups = blocks.maxima().topk(searched + 1, dim=1)
-        not_a_number = best[:, 0].isnan()  # NaN counts as the largest of all
-        if bool(not_a_number.any()):
-            raise NotANumberError(int(not_a_number.nonzero()[0]))
+        blocks = _Blocks(self._table, asked.contiguous(), seen)
+        # From here on the arrays are small, and numpy's operators start in a fraction of the time of torch's.
+        best, groups = (found.numpy() for found in blocks.maxima().topk(searched + 1, dim=1))
+        not_a_number = np.isnan(best[:, 0])  # NaN counts as the largest of all
+        if not_a_number.any():
+            raise NotANumberError(int(not_a_number.argmax()))
         items, scores = blocks.scores(groups[:, :searched])
-        top, place = scores.topk(k + 1, dim=1)
-        found = items.gather(1, place[:, :k])
-        last, after = top[:, k - 1], top[:, k]
+        top, place = torch.from_numpy(scores).topk(k + 1, dim=1)
+        found = torch.from_numpy(np.take_along_axis(items, place.numpy()[:, :k], axis=1))
+        last, after = top.numpy()[:, k - 1], top.numpy()[:, k]
         top = top[:, :k]
-        slack = 2 * (dim + 1) * 2.0**-24 * self._longest * asked.norm(dim=1)
+        slack = 2 * (dim + 1) * 2.0**-24 * self._longest * asked.norm(dim=1).numpy()
         # The other way round, so that what cannot be compared is in doubt too.
-        doubtful = ((after < last) & (best[:, searched] + slack < last)).logical_not_().nonzero().squeeze(1)
+        with np.errstate(invalid="ignore"):  # infinite scores
+            doubtful = np.flatnonzero(~((after < last) & (best[:, searched] + slack < last)))
         found = in_drawn_order(top, found, drawn_by, num_items, seed)
-        if doubtful.numel():
+        if doubtful.size:
+            rows = torch.from_numpy(doubtful)
             past = Histories.from_lists([[]] * len(users)) if seen is None else seen
-            some = replace(past.select(doubtful), user_index=drawn_by[doubtful])
-            found[doubtful], top[doubtful] = top_k(self._scores(users[doubtful]), k, some, seed)
+            some = replace(past.select(rows), user_index=drawn_by[rows])
+            found[rows], top[rows] = top_k(self._scores(users[rows]), k, some, seed)
         return found, top
 
     def _scores(self, users: Tensor) -> Tensor:
@@ -144,7 +148,7 @@ class _Blocks:
         seen: Whose scores are ``-inf``.
     """
 
-    def __init__(self, table: NDArray[np.float32], asked: NDArray[np.float32], seen: Histories | None) -> None:
+    def __init__(self, table: Tensor, asked: Tensor, seen: Histories | None) -> None:
         self._table = table
         self._asked = asked
         rows = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // len(asked)), len(table) + HEIGHT - 1)
@@ -159,13 +163,13 @@ class _Blocks:
     def maxima(self) -> Tensor:
         """Return the maximum of each group, ``[batch_size, num_groups]``; NaN where one of its scores is NaN."""
         batch_size, rows = len(self._asked), self._rows
-        asked = np.ascontiguousarray(self._asked.T)
+        asked = self._asked.t().contiguous()
         block = np.empty((rows, batch_size), dtype=np.float32)
         maxima = np.empty((self._num_blocks, self._width, batch_size), dtype=np.float32)
         bounds = np.searchsorted(self._hidden_items, np.arange(self._num_blocks + 1) * rows)
         for number in range(self._num_blocks):
             part = self._table[number * rows : (number + 1) * rows]
-            np.matmul(part, asked, out=block[: len(part)])
+            _multiply(part, asked, out=block[: len(part)])
             block[len(part) :] = -np.inf
             hidden = slice(*bounds[number : number + 2])
             if hidden.start < hidden.stop:
@@ -177,23 +181,29 @@ class _Blocks:
             np.maximum.reduce(block.reshape(HEIGHT, self._width, batch_size), axis=0, out=maxima[number])
         return torch.from_numpy(maxima).view(-1, batch_size).t().contiguous()
 
-    def scores(self, groups: Tensor) -> tuple[Tensor, Tensor]:
+    def scores(self, groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the items of some groups ``[batch_size, num_groups]`` and their scores, both ``[batch_size, -1]``.
 
         Each score is a sum of its own in one order, so that equal vectors have equal scores, wherever they stand.
         """
-        block, place = np.divmod(groups.numpy(), self._width)
+        block, place = np.divmod(groups, self._width)
         first = block * self._rows + place
         items = (first[:, :, None] + np.arange(HEIGHT) * self._width).reshape(len(first), -1)
         beyond = items >= len(self._table)
         items[beyond] = 0
-        scores = np.einsum("bid,bd->bi", self._table[items], self._asked)
+        scores = np.einsum("bid,bd->bi", self._table.numpy()[items], self._asked.numpy())
         scores[beyond] = -np.inf
-        if len(self._hidden_items):
-            slot = np.full((len(first), self._num_blocks * self._width), -1, dtype=np.int32)
-            np.put_along_axis(slot, groups.numpy(), np.arange(groups.size(1), dtype=np.int32)[None], axis=1)
-            block, place = np.divmod(self._hidden_items, self._rows)
-            found = slot[self._hidden_rows, block * self._width + place % self._width]
-            there = found >= 0
-            scores[self._hidden_rows[there], found[there] * HEIGHT + place[there] // self._width] = -np.inf
-        return torch.from_numpy(items), torch.from_numpy(scores)
+        block, place = np.divmod(self._hidden_items, self._rows)
+        height, group = np.divmod(place, self._width)
+        # Of what is hidden, what stands in a group that is searched, and in which.
+        hidden, slot = np.nonzero(groups[self._hidden_rows] == (block * self._width + group)[:, None])
+        scores[self._hidden_rows[hidden], slot * HEIGHT + height[hidden]] = -np.inf
+        return items, scores
+
+
+def _multiply(items: Tensor, asked: Tensor, out: NDArray[np.float32]) -> None:
+    """Write down ``items @ asked``, ``[num_items, batch_size]``, by the faster library."""
+    if asked.size(1) == 1:
+        torch.mm(items, asked, out=torch.from_numpy(out))
+    else:
+        np.matmul(items.numpy(), asked.numpy(), out=out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -42,6 +42,11 @@ class Question:
     left_out: Indices
     user_index: int | None
     k: int
+
+    @property
+    def seen(self) -> Indices:
+        """All that is not returned."""
+        return np.concatenate([self.history, self.left_out]) if len(self.left_out) else self.history
 
 
 class LiveRecommender:
@@ -207,16 +212,16 @@ class LiveRecommender:
         run, graph = live.run, live.run.graph
         if not questions:
             return []
-        histories = _batch([question.history for question in questions], [question.times for question in questions])
         # An inductive model may know a user's attributes, if not the user.
         users = [-1 if question.user_index is None else question.user_index for question in questions]
-        histories = replace(histories, user_index=torch.tensor(users))
-        seen = _batch([np.concatenate([question.history, question.left_out]) for question in questions])
+        histories = _batch(
+            [question.history for question in questions], [question.times for question in questions], users
+        )
         # As in RunRecommender, ties are drawn by the user; a stranger counts as the first row.
-        drawn_by = torch.tensor([question.user_index or 0 for question in questions])
+        drawn_by = [question.user_index or 0 for question in questions]
+        seen = _batch([question.seen for question in questions], user_index=drawn_by)
         with torch.no_grad():
             k = max(question.k for question in questions)
-            seen = replace(seen, user_index=drawn_by)
             if live.search_by_product is None:
                 items, values = best(run.model, run.model.score(histories), k, seen, run.seed)
             else:
@@ -236,9 +241,8 @@ class LiveRecommender:
     ) -> Explanation:
         """Explain the score of an item for a user or a stranger; see :func:`~graphrec.serving.explain.explain`."""
         question = self.question(user_id, history)
-        histories = _batch([question.history], [question.times])
-        if question.user_index is not None:
-            histories = replace(histories, user_index=torch.tensor([question.user_index]))
+        known = None if question.user_index is None else [question.user_index]
+        histories = _batch([question.history], [question.times], known)
         run, index = self._items.run, self.find(item)
         return explain(run, histories, index, k)
 
@@ -381,9 +385,15 @@ class LiveRecommender:
                 explain(run, first, 0)
 
 
-def _batch(rows: Sequence[Indices], times: Sequence[Times | None] = ()) -> Histories:
+def _batch(
+    rows: Sequence[Indices], times: Sequence[Times | None] = (), user_index: Sequence[int] | None = None
+) -> Histories:
     offsets = np.zeros(len(rows) + 1, dtype=np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     told = [part for part in times if part is not None]
-    at = torch.from_numpy(np.concatenate(told)) if told else None  # a run tells of all users or of none
-    return Histories(torch.from_numpy(np.concatenate([NOTHING, *rows])), torch.from_numpy(offsets), times=at)
+    return Histories(
+        torch.from_numpy(np.concatenate([NOTHING, *rows])),
+        torch.from_numpy(offsets),
+        None if user_index is None else torch.tensor(user_index),
+        torch.from_numpy(np.concatenate(told)) if told else None,  # a run tells of all users or of none
+    )

@@ -6,13 +6,13 @@ import torch
 from cases.graphs import histories_of, planted_graph
 
 from graphrec.errors import ArgumentError
-from graphrec.evaluation.product import BLOCK_SCORES, ProductSearch
+from graphrec.evaluation.product import BLOCK_SCORES, FEW_SCORES, ProductSearch
 from graphrec.evaluation.topk import top_k
 from graphrec.histories import Histories
 from graphrec.models import BPRMF, EASE, InductiveKGAT
 
 NUM_ITEMS, NUM_USERS, DIM = 6007, 64, 9  # several blocks, the last one not full
-assert NUM_ITEMS * NUM_USERS > BLOCK_SCORES
+assert NUM_ITEMS * NUM_USERS > BLOCK_SCORES > FEW_SCORES
 
 
 def whole_numbers(shape, largest, seed):
@@ -61,6 +61,19 @@ def test_lists_of_any_vectors_are_right_and_equal_vectors_tie_wherever_they_stan
         expected, wanted = top_k(exact, k, seen, seed=1)
         assert torch.equal(found, expected)
         assert torch.allclose(scores, wanted.float(), atol=1e-5)
+
+
+def test_one_user_or_two_of_a_large_catalogue_get_the_lists_of_all_scores():
+    num_items = FEW_SCORES + 7
+    users, items = whole_numbers((2, DIM), 60, 0), whole_numbers((num_items, DIM), 60, 1)
+    for size in (1, 2):
+        scores = users[:size] @ items.t()
+        best = top_k(scores, 30, None)[0]
+        seen = Histories.from_lists([best[row, row::2].tolist() for row in range(size)])
+        for past in (None, seen):
+            found, expected = ProductSearch(items).top_k(users[:size], 10, past), top_k(scores, 10, past)
+            assert torch.equal(found[0], expected[0])
+            assert torch.equal(found[1], expected[1])
 
 
 @pytest.mark.parametrize("num_items", [1, 70, NUM_ITEMS])
