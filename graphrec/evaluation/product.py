@@ -30,7 +30,7 @@ FEWEST_GROUPS = 4  # for each one that is searched; with fewer, to score all ite
 class ProductSearch:
     r"""Finds the items of largest :math:`p_u \cdot q_j + b_j`, as :func:`~graphrec.evaluation.topk.top_k` does.
 
-    Where all scores fit a core's cache, all are made. Else items are scored block by block, and of each block only the
+    Where scores are few, all are made. Else items are scored block by block, and of each block only the
     maxima of groups of 16 items are kept. The k-th largest maximum bounds the k-th best score from below, so the k
     groups with the largest maxima hold the answer; they, and two more, are scored again. Two products of the same
     vectors may differ in their last digits, by
