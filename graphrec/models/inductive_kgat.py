@@ -345,7 +345,8 @@ class InductiveKGAT(ItemSide):
             last: Tensor = self.sequence(self._longer(h[read.items]), read.offsets, read.times, last_only=True)
             return last
         weights = None
-        if not (self.training or torch.is_grad_enabled()):
+        # What is remembered is of the model's own vectors, not of others that a caller may have.
+        if not (self.training or torch.is_grad_enabled()) and h is self.cached("vectors", self.item_vectors)[0]:
             weights = self.cached("history weights", lambda: self._history_weights(h))
         if weights is None:
             pooled: Tensor = self.pool(h, histories.items, histories.offsets, self.attention_bias)

@@ -1,4 +1,5 @@
 import copy
+import weakref
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ import kg_loaders
 from graphrec.errors import ArgumentError
 from graphrec.evaluation import Evaluator
 from graphrec.histories import Histories
-from graphrec.models import EASE, CrossDomainKGAT, DualEASE, InductiveKGAT
+from graphrec.models import EASE, CrossDomainKGAT, DualEASE, InductiveKGAT, dual_ease
 from graphrec.training import TrainConfig, Trainer
 from kg_loaders.splits import carve_valid
 from kg_loaders.synthetic import planted
@@ -232,6 +233,26 @@ def test_dual_ease_equals_ease(l2, block_rows, monkeypatch):
     expected = x @ (np.eye(graph.num_items) - inverse / np.diag(inverse))
     np.testing.assert_allclose(score(ours, histories).numpy(), expected, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(score(theirs, histories).numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_dual_ease_holds_one_matrix_at_a_time(monkeypatch):
+    made, living = [], []
+    square_matrix = dual_ease.square_matrix
+
+    def watched(*arguments):
+        living.append(sum(matrix() is not None for matrix in made))
+        matrix = square_matrix(*arguments)
+        made.append(weakref.ref(matrix))
+        return matrix
+
+    monkeypatch.setattr(dual_ease, "square_matrix", watched)
+    graph = planted_graph()
+    model = DualEASE(graph.num_items, [1.0, 10.0])
+    model.fit(histories_of(graph), lambda: -model.chosen_l2)
+    assert living == [0, 0, 0]  # the first one again: it is the best
+    model.fit(histories_of(graph))
+    assert living == [0, 0, 0, 0]
+    assert model.chosen_l2 == 1.0
 
 
 def test_dual_ease_chooses_the_best_penalty():

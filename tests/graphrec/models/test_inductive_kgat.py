@@ -279,17 +279,22 @@ def test_without_gradients_users_are_the_same_however_far_apart_attention_is():
     torch.manual_seed(0)
     graph = planted_graph()
     model = InductiveKGAT.from_graph(graph, dim=8).eval()
+    torch.nn.init.normal_(model.pool.att)  # attention hangs on the vectors too
     past = Histories.from_lists([[3, 1, 3], [], [0, 2, 4, 5], [7]])
-    for spread in (1.0, 30.0, 200.0):  # the last one leaves the smallest weights no digit beside the largest
+    for spread in (1.0, 20.0, 30.0, 200.0):  # from 30 on the smallest are too small to remember
         with torch.no_grad():
             model.attention_bias.copy_(torch.linspace(-spread, spread, graph.num_items))
         model.forget()
-        h = model.item_vectors()[0]
-        expected = model.pool(h, past.items, past.offsets, model.attention_bias).detach()
-        assert expected[0].abs().sum() > 0
-        assert torch.equal(model.user_vectors(past, h), expected)  # as in training
         with torch.no_grad():
+            h, _ = model.cached("vectors", model.item_vectors)
+            expected = model.pool(h, past.items, past.offsets, model.attention_bias)
+            assert expected[0].abs().sum() > 0
+            assert (model._history_weights(h) is None) == (spread >= 30.0)
             torch.testing.assert_close(model.user_vectors(past, h), expected)
+            others = h.flip(0)
+            expected_of_others = model.pool(others, past.items, past.offsets, model.attention_bias)
+            torch.testing.assert_close(model.user_vectors(past, others), expected_of_others)
+        assert torch.equal(model.user_vectors(past, h), expected)  # as in training
 
 
 def test_kg_attention_sums_to_one_for_every_item_that_has_edges():
