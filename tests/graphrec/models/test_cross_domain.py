@@ -235,6 +235,14 @@ def test_dual_ease_equals_ease(l2, block_rows, monkeypatch):
     np.testing.assert_allclose(score(theirs, histories).numpy(), expected, rtol=1e-3, atol=1e-4)
 
 
+def test_dual_ease_counts_an_item_that_was_taken_twice_once():
+    once, twice = Histories.from_lists([[0, 3], [3, 1], [2]]), Histories.from_lists([[3, 0, 3], [3, 1], [2]])
+    ours, theirs = DualEASE(5, 2.0), EASE(5, 2.0)
+    ours.fit(twice)
+    theirs.fit(once)
+    torch.testing.assert_close(score(ours, once), score(theirs, once))
+
+
 def test_dual_ease_holds_one_matrix_at_a_time(monkeypatch):
     made, living = [], []
     square_matrix = dual_ease.square_matrix
