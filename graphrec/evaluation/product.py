@@ -163,23 +163,23 @@ class _Blocks:
     def maxima(self) -> Tensor:
         """Return the maximum of each group, ``[batch_size, num_groups]``; NaN where one of its scores is NaN."""
         batch_size, rows = len(self._asked), self._rows
-        asked = self._asked.t().contiguous()
-        block = np.empty((rows, batch_size), dtype=np.float32)
-        maxima = np.empty((self._num_blocks, self._width, batch_size), dtype=np.float32)
+        block = np.empty((batch_size, rows), dtype=np.float32)
+        maxima = np.empty((batch_size, self._num_blocks, self._width), dtype=np.float32)
         bounds = np.searchsorted(self._hidden_items, np.arange(self._num_blocks + 1) * rows)
         for number in range(self._num_blocks):
             part = self._table[number * rows : (number + 1) * rows]
-            _multiply(part, asked, out=block[: len(part)])
-            block[len(part) :] = -np.inf
+            # The few users first: for two, the other way round takes twice as long.
+            torch.mm(self._asked, part.t(), out=torch.from_numpy(block)[:, : len(part)])
+            block[:, len(part) :] = -np.inf
             hidden = slice(*bounds[number : number + 2])
             if hidden.start < hidden.stop:
-                at = self._hidden_items[hidden] - number * rows, self._hidden_rows[hidden]
+                at = self._hidden_rows[hidden], self._hidden_items[hidden] - number * rows
                 not_a_number = np.isnan(block[at])
                 if not_a_number.any():
-                    raise NotANumberError(int(at[1][not_a_number].min()))
+                    raise NotANumberError(int(at[0][not_a_number].min()))
                 block[at] = -np.inf
-            np.maximum.reduce(block.reshape(HEIGHT, self._width, batch_size), axis=0, out=maxima[number])
-        return torch.from_numpy(maxima).view(-1, batch_size).t().contiguous()
+            np.maximum.reduce(block.reshape(batch_size, HEIGHT, self._width), axis=1, out=maxima[:, number])
+        return torch.from_numpy(maxima).view(batch_size, -1)
 
     def scores(self, groups: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the items of some groups ``[batch_size, num_groups]`` and their scores, both ``[batch_size, -1]``.
@@ -199,11 +199,3 @@ class _Blocks:
         hidden, slot = np.nonzero(groups[self._hidden_rows] == (block * self._width + group)[:, None])
         scores[self._hidden_rows[hidden], slot * HEIGHT + height[hidden]] = -np.inf
         return items, scores
-
-
-def _multiply(items: Tensor, asked: Tensor, out: NDArray[np.float32]) -> None:
-    """Write down ``items @ asked``, ``[num_items, batch_size]``, by the faster library."""
-    if asked.size(1) == 1:
-        torch.mm(items, asked, out=torch.from_numpy(out))
-    else:
-        np.matmul(items.numpy(), asked.numpy(), out=out)
