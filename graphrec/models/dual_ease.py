@@ -115,10 +115,23 @@ class DualEASE(ClosedFormRecommender):
         wide[histories.rows, histories.items] = 1.0
         # Sums of rows: torch's products with a sparse matrix take ten times as long.
         common = _sums(wide.t().contiguous(), items, of_user)  # X x^T, [num_users, batch_size]
-        seen = common.t() @ self.kernel  # x X^T M
+        seen = self._seen(common, wide.sum(dim=1), of_user.diff())
         product = wide - _sums(seen.t().contiguous(), users, of_item).t()
         scores: Tensor = wide - product / (self.chosen_l2 * self.diagonal)
         return scores
+
+    def _seen(self, common: Tensor, lengths: Tensor, user_lengths: Tensor) -> Tensor:
+        """Return x X^T M, ``[batch_size, num_users]``, from X x^T and the numbers of items of x and of the users."""
+        same = (common == lengths) & (user_lengths.unsqueeze(1) == lengths)  # x is a row of X
+        known, user = same.to(torch.uint8).max(dim=0)
+        # As X X^T M = I - λ M, a training history costs no product with M.
+        row, user = known.nonzero().squeeze(1), user[known.bool()]
+        seen = common.new_empty(common.t().shape)
+        seen[row] = -self.chosen_l2 * self.kernel[user]
+        seen[row, user] += 1.0
+        other = (known == 0).nonzero().squeeze(1)
+        seen[other] = common.t()[other] @ self.kernel
+        return seen
 
 
 def _sums(rows: Tensor, index: Tensor, begins: Tensor) -> Tensor:

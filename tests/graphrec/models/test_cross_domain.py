@@ -1,5 +1,4 @@
 import copy
-import weakref
 from dataclasses import replace
 from typing import ClassVar
 
@@ -7,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
-from cases.model_case import ClosedFormCase, GradientCase, assert_close, score
+from cases.model_case import GradientCase, assert_close, score
 
 import kg_loaders
 from graphrec.errors import ArgumentError
 from graphrec.evaluation import Evaluator
 from graphrec.histories import Histories
-from graphrec.models import EASE, CrossDomainKGAT, DualEASE, InductiveKGAT, dual_ease
+from graphrec.models import CrossDomainKGAT, InductiveKGAT
 from graphrec.training import TrainConfig, Trainer
 from kg_loaders.splits import carve_valid
 from kg_loaders.synthetic import planted
@@ -207,68 +206,3 @@ def test_wrong_domains_and_options_are_refused():
         CrossDomainKGAT.from_graph(planted(), side_features=["age"])
     with pytest.raises(ArgumentError, match="source_weight"):
         CrossDomainKGAT(3, 0, triples, torch.ones(3, dtype=torch.bool), source_weight=-1.0)
-
-
-# DualEASE
-
-
-class TestDualEASE(ClosedFormCase):
-    model_class = DualEASE
-    options: ClassVar = {"l2": 5.0}
-
-
-@pytest.mark.parametrize("l2", [0.5, 10.0, 2000.0])
-@pytest.mark.parametrize("block_rows", [7, 1024])
-def test_dual_ease_equals_ease(l2, block_rows, monkeypatch):
-    monkeypatch.setattr("graphrec.models.inversion.BLOCK_ROWS", block_rows)
-    monkeypatch.setattr("graphrec.models.dual_ease.BLOCK_ROWS", block_rows)
-    graph = planted(num_users=30, num_items=100)
-    histories = train_histories(graph)
-    ours, theirs = DualEASE(graph.num_items, l2), EASE(graph.num_items, l2)
-    ours.fit(histories)
-    theirs.fit(histories)
-    x = np.zeros((len(histories), graph.num_items))
-    x[histories.rows, histories.items] = 1
-    inverse = np.linalg.inv(x.T @ x + l2 * np.eye(graph.num_items))
-    expected = x @ (np.eye(graph.num_items) - inverse / np.diag(inverse))
-    np.testing.assert_allclose(score(ours, histories).numpy(), expected, rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(score(theirs, histories).numpy(), expected, rtol=1e-3, atol=1e-4)
-
-
-def test_dual_ease_counts_an_item_that_was_taken_twice_once():
-    once, twice = Histories.from_lists([[0, 3], [3, 1], [2]]), Histories.from_lists([[3, 0, 3], [3, 1], [2]])
-    ours, theirs = DualEASE(5, 2.0), EASE(5, 2.0)
-    ours.fit(twice)
-    theirs.fit(once)
-    torch.testing.assert_close(score(ours, once), score(theirs, once))
-
-
-def test_dual_ease_holds_one_matrix_at_a_time(monkeypatch):
-    made, living = [], []
-    square_matrix = dual_ease.square_matrix
-
-    def watched(*arguments):
-        living.append(sum(matrix() is not None for matrix in made))
-        matrix = square_matrix(*arguments)
-        made.append(weakref.ref(matrix))
-        return matrix
-
-    monkeypatch.setattr(dual_ease, "square_matrix", watched)
-    graph = planted_graph()
-    model = DualEASE(graph.num_items, [1.0, 10.0])
-    model.fit(histories_of(graph), lambda: -model.chosen_l2)
-    assert living == [0, 0, 0]  # the first one again: it is the best
-    model.fit(histories_of(graph))
-    assert living == [0, 0, 0, 0]
-    assert model.chosen_l2 == 1.0
-
-
-def test_dual_ease_chooses_the_best_penalty():
-    graph = planted_graph()
-    model = DualEASE(graph.num_items, [1.0, 10.0, 100.0])
-    values = iter([0.1, 0.3, 0.2])
-    assert model.fit(histories_of(graph), lambda: next(values)) == {"l2": 10.0}
-    assert float(model.chosen) == 10.0
-    for wrong in (0.0, [], [1.0, -1.0]):
-        with pytest.raises(ArgumentError, match="l2 must be a number above 0"):
-            DualEASE(3, wrong)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import weakref
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from cases.graphs import histories_of, planted_graph
+from cases.model_case import ClosedFormCase, score
+
+from graphrec.errors import ArgumentError
+from graphrec.histories import Histories
+from graphrec.models import EASE, DualEASE, dual_ease
+from kg_loaders.synthetic import planted
+
+
+def train_histories(graph):
+    return Histories.from_interactions(graph.part("train"), graph.num_users)
+
+
+class TestDualEASE(ClosedFormCase):
+    model_class = DualEASE
+    options: ClassVar = {"l2": 5.0}
+
+
+@pytest.mark.parametrize("l2", [0.5, 10.0, 2000.0])
+@pytest.mark.parametrize("block_rows", [7, 1024])
+def test_dual_ease_equals_ease(l2, block_rows, monkeypatch):
+    monkeypatch.setattr("graphrec.models.inversion.BLOCK_ROWS", block_rows)
+    monkeypatch.setattr("graphrec.models.dual_ease.BLOCK_ROWS", block_rows)
+    graph = planted(num_users=30, num_items=100)
+    histories = train_histories(graph)
+    ours, theirs = DualEASE(graph.num_items, l2), EASE(graph.num_items, l2)
+    ours.fit(histories)
+    theirs.fit(histories)
+    x = np.zeros((len(histories), graph.num_items))
+    x[histories.rows, histories.items] = 1
+    inverse = np.linalg.inv(x.T @ x + l2 * np.eye(graph.num_items))
+    weights = np.eye(graph.num_items) - inverse / np.diag(inverse)
+    # People of the training, and strangers: one item more than a user has, one less, somebody else's taste, none.
+    first, other = histories.items[: histories.lengths[0]].tolist(), list(range(9))
+    more = [*first, next(item for item in range(graph.num_items) if item not in first)]
+    strangers = Histories.from_lists([more, first, first[1:], other, []])
+    y = np.zeros((len(strangers), graph.num_items))
+    y[strangers.rows, strangers.items] = 1
+    for asked, rows in ((histories, x), (strangers, y)):
+        for model in (ours, theirs):
+            np.testing.assert_allclose(score(model, asked).numpy(), rows @ weights, rtol=1e-3, atol=1e-4)
+
+
+def test_dual_ease_ranks_its_training_histories_without_a_product_of_matrices():
+    graph = planted(num_users=30, num_items=100)
+    histories = train_histories(graph)
+    model = DualEASE(graph.num_items, 5.0)
+    model.fit(histories)
+    expected = score(model, histories)
+    stranger = Histories.from_lists([histories.items[: histories.lengths[0]].tolist()[1:]])
+    assert score(model, stranger).isfinite().all()
+    model.kernel = model.kernel.clone()
+    model.kernel[1:] = torch.nan  # of user 0 no other row is read
+    assert torch.equal(score(model, histories)[0], expected[0])
+    assert score(model, stranger).isnan().any()
+
+
+def test_dual_ease_counts_an_item_that_was_taken_twice_once():
+    once, twice = Histories.from_lists([[0, 3], [3, 1], [2]]), Histories.from_lists([[3, 0, 3], [3, 1], [2]])
+    ours, theirs = DualEASE(5, 2.0), EASE(5, 2.0)
+    ours.fit(twice)
+    theirs.fit(once)
+    torch.testing.assert_close(score(ours, once), score(theirs, once))
+
+
+def test_dual_ease_holds_one_matrix_at_a_time(monkeypatch):
+    made, living = [], []
+    square_matrix = dual_ease.square_matrix
+
+    def watched(*arguments):
+        living.append(sum(matrix() is not None for matrix in made))
+        matrix = square_matrix(*arguments)
+        made.append(weakref.ref(matrix))
+        return matrix
+
+    monkeypatch.setattr(dual_ease, "square_matrix", watched)
+    graph = planted_graph()
+    model = DualEASE(graph.num_items, [1.0, 10.0])
+    model.fit(histories_of(graph), lambda: -model.chosen_l2)
+    assert living == [0, 0, 0]  # the first one again: it is the best
+    model.fit(histories_of(graph))
+    assert living == [0, 0, 0, 0]
+    assert model.chosen_l2 == 1.0
+
+
+def test_dual_ease_chooses_the_best_penalty():
+    graph = planted_graph()
+    model = DualEASE(graph.num_items, [1.0, 10.0, 100.0])
+    values = iter([0.1, 0.3, 0.2])
+    assert model.fit(histories_of(graph), lambda: next(values)) == {"l2": 10.0}
+    assert float(model.chosen) == 10.0
+    for wrong in (0.0, [], [1.0, -1.0]):
+        with pytest.raises(ArgumentError, match="l2 must be a number above 0"):
+            DualEASE(3, wrong)
