@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
 
     from graphrec.experiment.runner import run
 
-    say(f"settings: {read.file or 'defaults of the constructors'}")
+    say(f"settings: {read.origin}")
     folder = run(read.config)
     metrics = folder.metrics
     if "--json" in flags:

@@ -14,7 +14,7 @@ from typing import Any
 import jsonargparse
 
 from graphrec.errors import ConfigError, check_choice
-from graphrec.experiment.catalogue import FLAGSHIP, committed, read_yaml
+from graphrec.experiment.catalogue import FLAGSHIP, committed, committed_files, read_yaml
 from graphrec.experiment.config import (
     DataConfig,
     EvalConfig,
@@ -23,6 +23,7 @@ from graphrec.experiment.config import (
     RunConfig,
     options_of,
     resolve_model,
+    simplified,
 )
 from graphrec.training.config import TrainConfig
 
@@ -40,6 +41,15 @@ class Read:
 
     config: RunConfig
     file: Path | None
+
+    @property
+    def origin(self) -> str:
+        """Where the settings come from, in words."""
+        if self.file is None:
+            return "defaults of the constructors"
+        model = self.config.model.name
+        lent = self.file in committed_files() and simplified(self.file.stem) != simplified(model)
+        return f"{model}'s defaults, data and evaluation as in {self.file}" if lent else str(self.file)
 
 
 def read_options(argv: Sequence[str], dataset: str | None = None) -> Read:

@@ -46,11 +46,15 @@ def test_name_alone_uses_the_committed_configuration_of_the_flagship(configs: Pa
 
 
 def test_model_without_a_file_shares_data_and_evaluation_of_its_neighbours(configs: Path) -> None:
-    write(
+    file = write(
         configs / "films" / "inductive_kgat.yaml",
         {"data": {"split": "random", "seed": 7}, "model": {"name": "InductiveKGAT"}, "train": {"epochs": 3}},
     )
-    config = read_options(["--model", "EASE"], dataset="films").config
+    read = read_options(["--model", "EASE"], dataset="films")
+    config = read.config
+    assert read.origin == f"EASE's defaults, data and evaluation as in {file}"
+    assert read_options([], dataset="films").origin == str(file)
+    assert read_options([], dataset="other").origin == "defaults of the constructors"
     assert (config.model.name, config.data.split, config.data.seed) == ("EASE", "random", 7)
     assert config.train.epochs == TrainConfig().epochs
 
