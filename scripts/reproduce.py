@@ -6,7 +6,7 @@ python scripts/reproduce.py --list                # what there is
 
 Each table goes to runs/reproduce/NAME as table.md, .csv and .png. What is finished is taken as it is: an interrupted
 table goes on where it stopped. Last-FM has none here: every table has EASE in it, which takes 9.3 GB and hours there;
-its figures in the README come from ``graphrec train last-fm --model Blend``.
+its figures in the README come from ``graphrec train last-fm``.
 """
 
 from __future__ import annotations

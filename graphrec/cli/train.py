@@ -9,7 +9,7 @@ USAGE = """\
 usage: graphrec train [NAME_OR_PATH] [--model NAME] [--model.OPTION VALUE] [--config FILE.yaml] [--seed N] [--out DIR]
                       [--data.OPTION VALUE] [--train.OPTION VALUE] [--eval.OPTION VALUE] [--json]
 
-Train a model, measure it, and save the run. A name alone uses the committed configuration of that data set. Of the
+Train a model, measure it, and save the run. A name alone uses the best configuration known for that data set. Of the
 places that can set a value, the command line comes before the file, and the file before the constructor's default.
 
   NAME_OR_PATH          a known data set, or a folder; --config may name it instead

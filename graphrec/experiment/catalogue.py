@@ -12,9 +12,10 @@ import graphrec
 from graphrec.errors import ConfigError
 from graphrec.experiment.config import resolve_model, simplified
 
-FLAGSHIP = "InductiveKGAT"  # what a data set's name alone trains
+FLAGSHIP = "InductiveKGAT"
 
-NOT_SETTINGS = ("published",)  # keys of a file that describe it and do not configure a run
+# Keys of a file that describe it and do not configure a run: others' figures; whether the data set's name trains it.
+NOT_SETTINGS = ("published", "default")
 
 
 def configs_root() -> Path:
@@ -48,13 +49,15 @@ def committed(dataset: str, model: str | None = None) -> tuple[dict[str, Any], P
 
     Args:
         dataset: Name of the data set.
-        model: Name of the model; the flagship when not given.
+        model: Name of the model. When not given: that of the file with ``default: true``, the best one known for the
+            data set, and where there is none the flagship.
 
     Raises:
         ConfigError: The model is unknown, or the file is not a mapping.
     """
     name = resolve_model(model or FLAGSHIP)
-    own = find_committed(dataset, name)
+    own = None if model else next((path for path in _files_of(dataset) if _read(path).get("default")), None)
+    own = own or find_committed(dataset, name)
     if own is not None:
         return read_yaml(own), own
     settings: dict[str, Any] = {"model": {"name": name}}
@@ -71,6 +74,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing, is not YAML, or is not a mapping.
     """
+    return {key: value for key, value in _read(path).items() if key not in NOT_SETTINGS}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -81,7 +88,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path}: must be a mapping of settings, got {type(content).__name__}")
-    return {str(key): value for key, value in content.items() if key not in NOT_SETTINGS}
+    return {str(key): value for key, value in content.items()}
 
 
 def _files_of(dataset: str) -> list[Path]:

@@ -14,11 +14,11 @@ import yaml
 import graphrec
 from graphrec.errors import ArgumentError, ConfigError, RunError, check_choice
 from graphrec.experiment.build import build_evaluator, build_model
-from graphrec.experiment.catalogue import read_yaml
+from graphrec.experiment.catalogue import FLAGSHIP, read_yaml
 from graphrec.experiment.config import RunConfig, simplified
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.files import write_text
-from graphrec.experiment.reading import read_options
+from graphrec.experiment.reading import read_options, take_option
 from kg_loaders.graph import SPLITS, RecGraph
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def tune(
 
     Args:
         data: Name or folder of the data set.
-        options: Settings that stay, as on the command line: ``["--model", "EASE", "--train.epochs", "10"]``.
+        options: Settings that stay, as on the command line: ``["--model", "EASE", "--train.epochs", "10"]``; of the
+            flagship when they name no model.
         space: File of the search space; the committed one when not given.
         trials: How many trials the study shall have, those of earlier calls included; at least 1.
         out: Where the study goes; ``runs/<data set>/tune-<model>`` when not given.
@@ -164,6 +165,8 @@ def tune(
         import optuna
     except ImportError as error:
         raise ArgumentError(f"tuning needs Optuna: pip install 'graphrec[tune]' ({error})") from None
+    if take_option(options, "model", "model.name")[1] is None and take_option(options, "config")[1] is None:
+        options = ["--model", FLAGSHIP, *options]
     base = read_options(options, data).config
     path = space or find_space(data, base.model.name)
     dimensions = read_space(path)

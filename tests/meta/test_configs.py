@@ -56,6 +56,13 @@ def test_it_splits_and_measures_like_its_neighbours(path: Path) -> None:
     assert (own.data, own.eval) == (first.data, first.eval)
 
 
+@pytest.mark.parametrize("folder", sorted({path.parent for path in FILES}), ids=lambda folder: folder.name)
+def test_a_name_alone_trains_one_model(folder: Path) -> None:
+    defaults = [path for path in folder.glob("*.yaml") if "default: true\n" in path.read_text(encoding="utf-8")]
+    assert len(defaults) <= 1
+    assert read_options([], folder.name).file == (defaults or [folder / "inductive_kgat.yaml"])[0]
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_published_figures_come_last_and_name_their_source(path: Path) -> None:
     content = yaml.safe_load(path.read_text(encoding="utf-8"))

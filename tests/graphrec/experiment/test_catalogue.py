@@ -33,6 +33,17 @@ def test_files_are_found_whatever_the_spelling_of_the_model(configs: Path) -> No
     assert committed("films") == ({"model": "InductiveKGAT"}, file)
 
 
+def test_a_name_alone_stands_for_the_default_of_the_data_set_and_else_for_the_flagship(configs: Path) -> None:
+    (configs / "films").mkdir()
+    flagship, blend = configs / "films" / "inductive_kgat.yaml", configs / "films" / "blend.yaml"
+    flagship.write_text("model: InductiveKGAT")
+    blend.write_text("model: Blend")
+    assert committed("films") == ({"model": "InductiveKGAT"}, flagship)
+    blend.write_text("default: true\nmodel: Blend")
+    assert committed("films") == ({"model": "Blend"}, blend)
+    assert committed("films", "InductiveKGAT") == ({"model": "InductiveKGAT"}, flagship)
+
+
 def test_a_line_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("a: 1\nb: [\n")
