@@ -53,7 +53,7 @@ TABLES = {
     ),
     "mcclk-music": Wanted(
         "mcclk-music",
-        ("Popularity", "ItemKNN", "EASE", "BPRMF", "RippleNet", "KGAT", "KGIN", "InductiveKGAT", "KGCN"),
+        ("ItemKNN", "EASE", "ContentEASE", "BPRMF", "RippleNet", "KGAT", "KGIN", "KGCN", "InductiveKGAT"),
         ("full",),
         3,
         "click-through AUC and F1 beside full ranking",
