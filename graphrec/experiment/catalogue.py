@@ -12,7 +12,7 @@ import graphrec
 from graphrec.errors import ConfigError
 from graphrec.experiment.config import resolve_model, simplified
 
-FLAGSHIP = "InductiveKGAT"
+FLAGSHIP = "InductiveKGAT"  # what a data set's name trains where no file of it says ``default: true``
 
 # Keys of a file that describe it and do not configure a run: others' figures; whether the data set's name trains it.
 NOT_SETTINGS = ("published", "default")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -345,3 +347,18 @@ def recall(scores: Tensor, graph: RecGraph, k: int = K) -> float:
     items, _ = top_k(scores, k, histories_of(graph))
     wanted = graph.part("valid")
     return float(np.mean([item in items[user] for user, item in zip(wanted.user, wanted.item, strict=True)]))
+
+
+def watch_square_matrices(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[int]:
+    """Return a list that grows with each large matrix a model's module makes: how many earlier ones still live."""
+    make, living = module.square_matrix, []
+    made: list[weakref.ref[Tensor]] = []
+
+    def watched(size: int, device: torch.device) -> Tensor:
+        living.append(sum(matrix() is not None for matrix in made))
+        matrix: Tensor = make(size, device)
+        made.append(weakref.ref(matrix))
+        return matrix
+
+    monkeypatch.setattr(module, "square_matrix", watched)
+    return living

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import weakref
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
-from cases.model_case import ClosedFormCase, score
+from cases.model_case import ClosedFormCase, score, watch_square_matrices
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
@@ -72,16 +71,7 @@ def test_dual_ease_counts_an_item_that_was_taken_twice_once():
 
 
 def test_dual_ease_holds_one_matrix_at_a_time(monkeypatch):
-    made, living = [], []
-    square_matrix = dual_ease.square_matrix
-
-    def watched(*arguments):
-        living.append(sum(matrix() is not None for matrix in made))
-        matrix = square_matrix(*arguments)
-        made.append(weakref.ref(matrix))
-        return matrix
-
-    monkeypatch.setattr(dual_ease, "square_matrix", watched)
+    living = watch_square_matrices(monkeypatch, dual_ease)
     graph = planted_graph()
     model = DualEASE(graph.num_items, [1.0, 10.0])
     model.fit(histories_of(graph), lambda: -model.chosen_l2)

@@ -1,14 +1,13 @@
 import subprocess
 import sys
 import textwrap
-import weakref
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
-from cases.model_case import ClosedFormCase, recall
+from cases.model_case import ClosedFormCase, recall, watch_square_matrices
 
 from graphrec.errors import ArgumentError, NotFittedError
 from graphrec.histories import Histories
@@ -104,16 +103,7 @@ def test_without_validation_the_middle_value_is_used():
 
 
 def test_one_matrix_is_held_at_a_time(monkeypatch):
-    made, living = [], []
-    square_matrix = ease.square_matrix
-
-    def watched(*arguments) -> torch.Tensor:
-        living.append(sum(matrix() is not None for matrix in made))
-        matrix = square_matrix(*arguments)
-        made.append(weakref.ref(matrix))
-        return matrix
-
-    monkeypatch.setattr(ease, "square_matrix", watched)
+    living = watch_square_matrices(monkeypatch, ease)
     graph = planted_graph()
     model = EASE(graph.num_items, l2=[1.0, 2.0, 3.0, 4.0])
     model.fit(histories_of(graph), lambda: -model.chosen_l2)
