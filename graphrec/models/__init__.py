@@ -23,6 +23,7 @@ from graphrec.models.mf import SoftmaxMF
 from graphrec.models.popularity import Popularity
 from graphrec.models.ptupcdr import PTUPCDR
 from graphrec.models.ripple_net import RippleNet
+from graphrec.models.rp3beta import RP3beta
 from graphrec.models.sasrec import SASRec
 
 MODELS: dict[str, type[Recommender]] = {
@@ -46,6 +47,7 @@ MODELS: dict[str, type[Recommender]] = {
     "LightGCN": LightGCN,
     "PTUPCDR": PTUPCDR,
     "Popularity": Popularity,
+    "RP3beta": RP3beta,
     "RippleNet": RippleNet,
     "SASRec": SASRec,
     "SoftmaxMF": SoftmaxMF,
@@ -76,6 +78,7 @@ __all__ = [
     "ItemKNN",
     "LightGCN",
     "Popularity",
+    "RP3beta",
     "Recommender",
     "RippleNet",
     "SASRec",
