@@ -38,7 +38,7 @@ class Recommender(nn.Module, ABC):
 
     Subclass :class:`ClosedFormRecommender` or :class:`GradientRecommender`, which say how it is fitted.
     In evaluation mode a model may keep what does not depend on the question (item vectors, say) in
-    :meth:`cached`; a change of mode or weights forgets it.
+    :meth:`cached`; a change of mode or weights forgets it, and a copy starts without it.
     """
 
     inductive: bool = True
@@ -125,8 +125,11 @@ class Recommender(nn.Module, ABC):
         return None
 
     def cached(self, key: str, compute: Callable[[], Any]) -> Any:
-        """Return ``compute()``, remembered under ``key`` while the model stays in evaluation mode."""
-        if self.training:
+        """Return ``compute()``, remembered under ``key`` while the model stays in evaluation mode.
+
+        Where gradients may be wanted, nothing is remembered: ask under :class:`torch.no_grad` for speed.
+        """
+        if self.training or (torch.is_grad_enabled() and any(weight.requires_grad for weight in self.parameters())):
             return compute()
         if key not in self._cache:
             self._cache[key] = compute()
@@ -140,6 +143,13 @@ class Recommender(nn.Module, ABC):
         """Set the mode as in any module, and forget cached values."""
         self.forget()
         return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self.forget()
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_cache": {}}
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Load weights as in any module, and forget cached values."""
@@ -162,13 +172,16 @@ class Recommender(nn.Module, ABC):
                 f"{name} keeps a table of its {num_users} users and cannot serve a stranger; "
                 "use an inductive model for users it never saw"
             )
-        if histories.user_index.numel() and int(histories.user_index.max()) >= num_users:
-            raise StrangerError(f"{name} knows users 0..{num_users - 1}, got {int(histories.user_index.max())}")
+        if histories.user_index.numel():
+            low, high = (int(bound) for bound in torch.aminmax(histories.user_index))
+            if low < 0 or high >= num_users:
+                raise StrangerError(f"{name} knows users 0..{num_users - 1}, got {low if low < 0 else high}")
         return histories.user_index
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, metadata: Any, strict: bool, *lists: list[str]
     ) -> None:
+        self.forget()
         errors = lists[-1]
         for name, shape in self._result_shapes.items():
             value = state_dict.get(prefix + name)

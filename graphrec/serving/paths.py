@@ -109,15 +109,15 @@ def paths_to(
     """
     with torch.no_grad():
         sides = model.cached("kg attention", model.kg_attention)
+        if sides is None or not histories.items.numel():
+            return []
         attention = model.history_attention(histories)
-    if sides is None or not histories.items.numel():
-        return []
-    past_side, candidate_side = model.cached("indexed kg attention", lambda: _index(sides, graph.num_items))
-    linked: _Linked = model.cached("linked items", lambda: _Linked(sides[0], graph))
+        past_side, candidate_side = model.cached("indexed kg attention", lambda: _index(sides, graph.num_items))
+        linked: _Linked = model.cached("linked items", lambda: _Linked(sides[0], graph))
+        words: list[str] = model.cached(
+            "relation words", lambda: [relation_name(graph, relation) for relation in range(2 * graph.num_relations)]
+        )
     weight_past = torch.zeros(graph.num_items).index_add(0, histories.items, attention).double().numpy()
-    words: list[str] = model.cached(
-        "relation words", lambda: [relation_name(graph, relation) for relation in range(2 * graph.num_relations)]
-    )
     ways = _ways(past_side, candidate_side, weight_past, histories, item)
     told = _told(ways, words)
     effects = None if score is None else _effects(score, ways, told, histories, graph)

@@ -114,8 +114,9 @@ class ModelCase(ABC):
         else:
             with pytest.raises(StrangerError, match="cannot serve a stranger"):
                 score(fitted, histories.strangers())
-            with pytest.raises(StrangerError, match="knows users"):
-                score(fitted, Histories.from_lists([[1]], [planted_graph().num_users]))
+            for outside in (-1, planted_graph().num_users):
+                with pytest.raises(StrangerError, match=rf"knows users 0\.\.\d+, got {outside}"):
+                    score(fitted, Histories.from_lists([[1], [1]], [0, outside]))
 
     def test_relabelling_users_and_items_permutes_the_answer(self, fitted: Recommender) -> None:
         graph = planted_graph()

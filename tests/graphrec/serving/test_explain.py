@@ -11,6 +11,7 @@ from graphrec.encoders.knowledge_graph import ItemEdges
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models import EASE, Blend, InductiveKGAT, Popularity, SoftmaxMF
+from graphrec.serving import paths
 from graphrec.serving.attribution import AttendedScore
 from graphrec.serving.explain import METHODS, NO_HISTORY, explain, methods_of, percent
 from graphrec.serving.picture import draw_explanation
@@ -41,6 +42,15 @@ def test_what_past_items_add_is_the_whole_score_but_the_base(flagship):
     assert why.base == pytest.approx(flagship.model.item_bias[3].item(), abs=1e-5)
     assert why.base + sum(p.contribution for p in why.past) == pytest.approx(why.score, abs=1e-5)
     assert [p.contribution for p in why.past] == sorted((p.contribution for p in why.past), reverse=True)
+
+
+def test_the_graph_is_indexed_once_for_all_requests(flagship, monkeypatch):
+    asked = []
+    monkeypatch.setattr(paths, "_index", lambda *args, index=paths._index: (asked.append(args), index(*args))[1])
+    flagship.model.forget()
+    for item in (3, 4):
+        explain(flagship, HISTORY, item)
+    assert len(asked) == 1
 
 
 def test_shares_are_parts_of_what_speaks_for_the_item(flagship):
