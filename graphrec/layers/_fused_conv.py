@@ -64,6 +64,10 @@ class _FusedConv(MessagePassing):  # type: ignore[misc]
             out = out + _sum_by_type(alpha, vectors, types)
         return out, alpha
 
+    def _as_given(self, out: Tensor, x: Tensor) -> Tensor:
+        """Return a kernel's result, which is in single precision at least, in the type of the weights and of ``x``."""
+        return out.to(torch.promote_types(x.dtype, next(self.parameters()).dtype))
+
     def _aggregate_edges(
         self,
         weights: Tensor,
@@ -96,7 +100,8 @@ def _sum_by_type(weights: Tensor, vectors: Tensor, types: EdgeLayout) -> Tensor:
         return weighted_sum(weights, vectors, types)
     # A type's vector is the same on all its edges: add up their weights first, multiply once.
     share = weights.new_zeros(types.num_dst * types.num_src, weights.size(1)).index_add(0, types.cell, weights)
-    return torch.einsum("nrh,rhc->nhc", share.view(types.num_dst, types.num_src, -1), vectors)
+    share = share.view(types.num_dst, types.num_src, weights.size(1))
+    return torch.einsum("nrh,rhc->nhc", share, vectors.to(share.dtype))
 
 
 def _check_nodes(name: str, x: Tensor, channels: int) -> None:

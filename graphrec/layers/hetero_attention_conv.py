@@ -155,6 +155,7 @@ class HeteroAttentionConv(_FusedConv):
         summed, alpha = self._attend(dot_scores(query, key, layout), value, layout)
 
         out = {}
+        summed = self._as_given(summed, query)
         parts = summed.flatten(1).split_with_sizes([x_dict[name].size(0) for name in self.destinations])
         for name, part, lin, skip in zip(self.destinations, parts, self.lin_out, self.skip, strict=True):
             if skip.numel():
@@ -219,6 +220,7 @@ class HeteroAttentionConv(_FusedConv):
                 _JOINED[parts[0]] = kept
         return kept[2], kept[3]
 
+    @torch.inference_mode(False)
     def _join(
         self, parts: list[Tensor], shapes: list[tuple[int, int, int, int | None]], num_dst: int
     ) -> tuple[EdgeLayout, list[Tensor | None]]:

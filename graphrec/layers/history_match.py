@@ -6,12 +6,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from graphrec.errors import ArgumentError, check_range
 from graphrec.layers.ops import EdgeLayout, dot_scores, segment_softmax
-from graphrec.layers.ops.kernels import product
-from graphrec.layers.ops.standalone import standalone
+from graphrec.layers.ops.kernels import product, working_dtype
+from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 LEAST_TEMPERATURE = 0.025  # below, exp((cos - 1) / temperature) leaves single precision
 ENTRIES_AT_ONCE = 2**24  # history entries times candidates, where no gradient is wanted
@@ -71,7 +70,7 @@ class HistoryMatch(nn.Module):
             return _match(x, alpha, candidate, layout, self.temperature)
         # A few users at a time: there is a number for each history entry and candidate.
         longest = max(1, ENTRIES_AT_ONCE // max(len(candidate), 1))
-        out = x.new_empty(layout.num_dst, len(candidate))
+        out = x.new_empty(layout.num_dst, len(candidate), dtype=working_dtype(x, alpha, candidate))
         start = 0
         while start < layout.num_dst:
             first = int(offsets[start])
@@ -125,7 +124,9 @@ class HistoryMatch(nn.Module):
 
 @standalone
 def _match(x: Tensor, alpha: Tensor, candidate: Tensor, layout: EdgeLayout, temperature: float) -> Tensor:
-    return cast(Tensor, _Match.apply(x, alpha, candidate, layout, temperature))  # type: ignore[no-untyped-call]
+    dtype = working_dtype(x, alpha, candidate)
+    given = (x.to(dtype), alpha.to(dtype), candidate.to(dtype))
+    return cast(Tensor, _Match.apply(*given, layout, temperature))  # type: ignore[no-untyped-call]
 
 
 class _Match(torch.autograd.Function):
@@ -143,7 +144,7 @@ class _Match(torch.autograd.Function):
         return total.log().mul_(temperature).add_(1.0).masked_fill_(empty.unsqueeze(1), 0.0)
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, alpha, candidate, powers, total = ctx.saved_tensors
         # d m / d cos = α = A exp(...) / total; the temperature cancels.

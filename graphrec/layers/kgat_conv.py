@@ -133,7 +133,7 @@ class KGATConv(_FusedConv):
         """Attend; with ``return_attention_weights`` also return ``alpha`` ``[num_edges, 1]``, in the caller's order."""
         x_src, x_dst, layout, types = _opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
         attended, alpha = self._attend(self._scores(x_src, x_dst, layout, types), x_src, layout)
-        neighbours = attended.squeeze(1)
+        neighbours = self._as_given(attended.squeeze(1), x_dst)
         joined = torch.cat([x_dst, neighbours], dim=1) if self.aggregator == "concat" else x_dst + neighbours
         out = F.leaky_relu(self.lin(joined), self.negative_slope)
         if self.lin_product is not None:

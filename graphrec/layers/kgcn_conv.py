@@ -126,7 +126,7 @@ class KGCNConv(_FusedConv):
             raise ArgumentError(f"user must have shape [{x_dst.size(0)}, {self.user_channels}], got {list(user.shape)}")
         scores = dot_scores(user.unsqueeze(1), self.relation.unsqueeze(1), types)  # [num_edges, 1]
         attended, alpha = self._attend(scores, x_src, layout)
-        out = self._join(x_dst, attended.squeeze(1))
+        out = self._join(x_dst, self._as_given(attended.squeeze(1), x_dst))
         return (out, layout.restore(alpha)) if return_attention_weights else out
 
     def for_all_users(self, x: Tensor, nodes: Tensor, neighbor: Tensor, neighbor_type: Tensor, user: Tensor) -> Tensor:

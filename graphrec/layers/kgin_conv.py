@@ -99,10 +99,11 @@ class KGINConv(_FusedConv):
             summed = relational_sum(entity, self.relation, layout, types)
         taken = _layout_of(interactions, entity, user)
         ones = entity.new_ones(taken.num_edges, 1)
-        items = weighted_sum(ones, entity, taken).squeeze(1) / _counts(taken)
+        items = weighted_sum(ones, entity, taken).squeeze(1)
+        summed, items = (self._as_given(part, entity) for part in (summed / _counts(layout), items / _counts(taken)))
         intents = self.intent.softmax(dim=1) @ self.relation  # [num_intents, in_channels]
         meant = (user @ intents.t()).softmax(dim=1) @ intents  # [num_users, in_channels]
-        return summed / _counts(layout), (meant + 1 if self.residual else meant) * items
+        return summed, (meant + 1 if self.residual else meant) * items
 
     def _watched_sum(self, entity: Tensor, layout: EdgeLayout, types: EdgeLayout) -> Tensor:
         # Σ w (e_r ⊙ x_s) as messages of PyG: one weight a channel.

@@ -226,6 +226,8 @@ class RaggedSelfAttention(nn.Module):
         used = F.dropout(alpha, self.dropout, self.training)
         pooled = weighted_sum(used, x, edges)  # [batch_size, heads, channels]
         share = used.new_zeros(len(lengths), self.heads).index_add(0, row, used)
+        # The sums are in single precision at least; weights in half precision want them in theirs.
+        pooled, share = (part.to(torch.promote_types(x.dtype, weight_v.dtype)) for part in (pooled, share))
         mixed = torch.einsum("bhc,hdc->bhd", pooled, weight_v) + share.unsqueeze(2) * bias_v
         out: Tensor = self.lin_out(mixed.flatten(1))
         return out * (lengths > 0).unsqueeze(1), alpha

@@ -198,6 +198,7 @@ class RelationAttentionConv(_FusedConv):
         values, key, query = self._projections(x_src, x_dst, transformed=self.lin is not None and not summed_first)
         scores = self._scores(values, key, query, layout, types, edge)  # [num_edges, heads]
         out, alpha = self._messages(scores, values, layout, types)  # [num_dst, heads or 1, out_channels]
+        out = self._as_given(out, x_src)
         if self.lin is not None and summed_first:
             weight = self.lin.weight.view(self.heads, self.out_channels, -1)
             out = torch.einsum("nhi,hci->nhc", out, weight)
@@ -278,7 +279,7 @@ class RelationAttentionConv(_FusedConv):
         return (out if vectors is None else out + _sum_by_type(weights, vectors, types)), alpha
 
     def _by_head(self, x: Tensor) -> Tensor:
-        return x.view(-1, self.heads, self.out_channels)
+        return x.view(len(x), self.heads, self.out_channels)
 
     def __repr__(self) -> str:
         return (

@@ -165,6 +165,14 @@ class LayerCase(ABC):
             torch.testing.assert_close(out, self.naive(layer, nothing))
             assert out.shape[0] == given.num_dst
 
+    def test_without_destinations_there_are_no_rows(self) -> None:
+        layer = self.layer()
+        for given in self.samples():
+            nothing = given.edges(torch.empty(0, dtype=torch.int64))
+            nobody = nothing.x[:0] if given.x_dst is None else nothing.x
+            out = self.call(layer, replace(nothing, x=nobody, x_dst=None if given.x_dst is None else given.x_dst[:0]))
+            assert out.shape == (0, self.call(layer, given).size(1))
+
     def test_one_call_like_another_bit_by_bit(self) -> None:
         layer, given = self.layer(torch.float32), sample(dtype=torch.float32)
         # In this mode torch fills memory that nobody wrote with NaN: whoever reads it is found out.
@@ -212,6 +220,19 @@ class LayerCase(ABC):
         other.load_state_dict(layer.state_dict())
         assert torch.equal(self.call(other, given), self.call(layer, given))
         assert torch.equal(self.call(copy.deepcopy(layer), given), self.call(layer, given))
+
+    def test_edges_first_met_in_inference_mode_stay_trainable(self) -> None:
+        layer = self.layer()
+        for given in self.samples():
+            with torch.inference_mode():
+                self.call(layer, given)
+                foreign = replace(given, edge_index=given.edge_index.int(), edge_type=given.edge_type.int())
+            expected = None
+            for met in (given, foreign):
+                x = given.x.clone().requires_grad_()
+                self.call(layer, replace(met, x=x)).square().sum().backward()
+                expected = x.grad if expected is None else expected
+                torch.testing.assert_close(x.grad, expected)
 
     def test_compiled_equals_eager(self) -> None:
         # aot_eager traces forward and backward as inductor would, without needing a C++ compiler.
@@ -293,8 +314,27 @@ class LayerCase(ABC):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out = self.call(layer, given)
         out.float().square().sum().backward()
-        assert all(weight.grad.isfinite().all() for weight in layer.parameters())
+        gradients = [weight.grad.clone() for weight in layer.parameters()]
+        assert all(gradient.isfinite().all() for gradient in gradients)
         torch.testing.assert_close(out.float(), expected, atol=0.1, rtol=0.1)
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            self.call(layer, given).float().square().sum().backward()  # a backward inside of it is like one outside
+        for weight, gradient in zip(layer.parameters(), gradients, strict=True):
+            torch.testing.assert_close(weight.grad, gradient, atol=0.1 * float(gradient.abs().max()), rtol=0.1)
+
+    def test_weights_in_half_precision_are_close(self) -> None:
+        layer, given = self.layer(torch.float32), sample(dtype=torch.float32)
+        if not list(layer.parameters()):
+            pytest.skip("the layer has no weights")
+        for weight in layer.parameters():
+            weight.data.mul_(0.3)
+        expected = self.call(layer, given)
+        half = self.call(layer.bfloat16(), replace(given, x=given.x.bfloat16(), edge_attr=given.edge_attr.bfloat16()))
+        assert half.dtype == torch.bfloat16
+        torch.testing.assert_close(half.float(), expected, atol=0.1, rtol=0.1)
+        half.float().square().sum().backward()
+        assert all(weight.grad.isfinite().all() for weight in layer.parameters())
 
     # Mistakes
 

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
@@ -18,7 +17,7 @@ from graphrec.layers.ops.kernels import (
     segment_sum,
     working_dtype,
 )
-from graphrec.layers.ops.standalone import standalone
+from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 
 @standalone
@@ -86,7 +85,7 @@ class _SegmentSoftmax(torch.autograd.Function):
         return alpha
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (alpha,) = ctx.saved_tensors
         out = _empty_by_head(alpha).copy_(grad)
@@ -109,7 +108,7 @@ class _WeightedSum(torch.autograd.Function):
         return _sum(alpha, parts, layout)
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         alpha, *parts = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout
@@ -145,7 +144,7 @@ class _Attend(torch.autograd.Function):
         return _sum(alpha, parts, layout), alpha
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor | None, grad_alpha: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         alpha, *parts = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout

@@ -153,13 +153,14 @@ class _Spec:
         keys = torch.arange(end, device=device)
         if self.causal:
             return keys > torch.arange(start, stop, device=device).unsqueeze(1)
-        return None if self.lengths is None else (keys >= self.lengths.unsqueeze(1))[:, None, None]
+        # A row of no places sees one: what it says means nothing, but it must not be NaN, which gradients would spread.
+        return None if self.lengths is None else (keys >= self.lengths.clamp(min=1).unsqueeze(1))[:, None, None]
 
     def seen(self, start: int, stop: int, end: int, device: torch.device) -> Tensor | int:
         """Return how many keys each query sees, broadcastable to ``[num_rows, heads, queries, keys]``."""
         if self.causal:
             return torch.arange(start + 1, stop + 1, device=device).unsqueeze(1)
-        return end if self.lengths is None else self.lengths[:, None, None, None]
+        return end if self.lengths is None else self.lengths.clamp(min=1)[:, None, None, None]
 
     def distance(self, start: int, stop: int, end: int, table: Tensor) -> Tensor:
         """Return the row of the position table for each pair, int64 ``[queries, keys]``."""
@@ -234,7 +235,7 @@ class _BiasedAttention(torch.autograd.Function):
                 gate, seen = kept.sigmoid(), spec.seen(start, stop, end, kept.device)
                 used = kept * gate / seen
             if mask is not None:
-                factor = mask * ctx.scale
+                factor = mask.to(used.dtype) * ctx.scale
                 used, ds = used * factor, ds * factor
             dv[:, :end].baddbmm_(used.view(flat).transpose(1, 2), g[:, start:stop])
             if spec.activation == "softmax":

@@ -69,6 +69,7 @@ class EdgeLayout:
         return cast(EdgeLayout, kept[1])
 
     @classmethod
+    @torch.inference_mode(False)
     def from_edge_index(cls, edge_index: Any, num_src: int, num_dst: int) -> EdgeLayout:
         """Sort ``edge_index`` (``[2, num_edges]``, row 0 source, row 1 destination), unless it is sorted.
 
@@ -94,9 +95,10 @@ class EdgeLayout:
             source = source.index_select(0, permutation)
         dtype = _index_dtype(num_src, num_dst, source.numel())
         rowptr = _pointers(destination, num_dst)
-        return cls(num_src, num_dst, rowptr.to(dtype), source.to(dtype), permutation)
+        return cls(num_src, num_dst, _packed(rowptr, dtype), _packed(source, dtype), permutation)
 
     @classmethod
+    @torch.inference_mode(False)
     def from_rowptr(cls, rowptr: Tensor, src: Tensor, num_src: int) -> EdgeLayout:
         """Take edges that are grouped by destination already: those of ``d`` are ``src[rowptr[d]:rowptr[d + 1]]``.
 
@@ -113,7 +115,7 @@ class EdgeLayout:
         _check_indices("source", src, num_src)
         num_dst = rowptr.numel() - 1
         dtype = _index_dtype(num_src, num_dst, src.numel())
-        return cls(num_src, num_dst, rowptr.to(dtype), src.to(dtype))
+        return cls(num_src, num_dst, _packed(rowptr, dtype), _packed(src, dtype))
 
     @classmethod
     def _from_pyg(cls, edge_index: Any, num_src: int, num_dst: int) -> EdgeLayout:
@@ -143,6 +145,7 @@ class EdgeLayout:
         return self.src.numel()
 
     @cached_property
+    @torch.inference_mode(False)
     def order(self) -> Tensor:
         """The caller's edge number of each edge, int64 ``[num_edges]``."""
         if self.permutation is None:
@@ -150,12 +153,14 @@ class EdgeLayout:
         return self.permutation
 
     @cached_property
+    @torch.inference_mode(False)
     def destination(self) -> Tensor:
         """Destination of each edge in layout order, ``[num_edges]``."""
         nodes = torch.arange(self.num_dst, device=self.rowptr.device, dtype=self.rowptr.dtype)
         return torch.repeat_interleave(nodes, (self.rowptr[1:] - self.rowptr[:-1]).long(), output_size=self.num_edges)
 
     @cached_property
+    @torch.inference_mode(False)
     def cell(self) -> Tensor:
         """Number of each edge's cell in a table of destinations by sources, ``destination * num_src + src``."""
         dtype = _index_dtype(self.num_src * self.num_dst, 0, 0)
@@ -182,6 +187,7 @@ class EdgeLayout:
         return self._transposed[2]
 
     @property
+    @torch.inference_mode(False)
     def _transposed(self) -> tuple[Tensor, Tensor, Tensor]:
         if "transposed" not in self._kept:
             transpose = _stable_order(self.src)
@@ -216,6 +222,7 @@ class EdgeLayout:
             self._kept["types"] = kept
         return cast(EdgeLayout, kept[2])
 
+    @torch.inference_mode(False)
     def _types(self, edge_type: Tensor, num_types: int) -> EdgeLayout:
         if edge_type.shape != (self.num_edges,):
             raise ArgumentError(f"edge_type must have shape [{self.num_edges}], got {list(edge_type.shape)}")
@@ -224,7 +231,7 @@ class EdgeLayout:
         if edge_type.device != self.src.device:
             raise ArgumentError(f"edge_type must be on {self.src.device} like the edges, got {edge_type.device}")
         _check_bounds("edge_type", edge_type, num_types)
-        index = self.arrange(edge_type).to(self.src.dtype)
+        index = _packed(self.arrange(edge_type), self.src.dtype)
         return EdgeLayout(num_types, self.num_dst, self.rowptr, index, self.permutation)
 
 
@@ -249,6 +256,12 @@ def _check_bounds(name: str, index: Tensor, size: int) -> None:
 def _index_dtype(num_src: int, num_dst: int, num_edges: int) -> torch.dtype:
     # int32 halves the memory traffic, and the fast kernels want it; larger graphs keep int64.
     return torch.int32 if max(num_src, num_dst, num_edges) <= INT32_MAX else torch.int64
+
+
+def _packed(index: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``index`` as the compiled loops read it: of ``dtype``, one number right after the other."""
+    packed = index.to(dtype).contiguous()
+    return packed.clone() if packed.is_inference() else packed  # no gradient could keep it
 
 
 def _stable_order(index: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import product, working_dtype
-from graphrec.layers.ops.standalone import standalone
+from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 # Numbers a block may hold. Smaller ones fit a nearer cache, but each costs every operation a wake-up of its threads:
 # on amazon-book, 2 cores, 2 ** 17 took 2.4 s where 2 ** 20 takes .83 s (sleeping threads; with spinning ones .75, .55).
@@ -79,7 +78,7 @@ class _Gatv2Scores(torch.autograd.Function):
         return scores
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         att, source, destination, vectors = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout

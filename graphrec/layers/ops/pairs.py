@@ -7,11 +7,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from graphrec.layers.ops.edges import EdgeLayout
-from graphrec.layers.ops.kernels import product
-from graphrec.layers.ops.standalone import standalone
+from graphrec.layers.ops.kernels import product, working_dtype
+from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +36,7 @@ class TypedPairs:
         return cast(TypedPairs, types._kept[name])
 
     @classmethod
+    @torch.inference_mode(False)
     def _group(cls, layout: EdgeLayout, types: EdgeLayout, backward: bool) -> TypedPairs:
         near, far = (layout.src, layout.destination) if backward else (layout.destination, layout.src)
         num_near, num_far = (layout.num_src, layout.num_dst) if backward else (layout.num_dst, layout.num_src)
@@ -61,7 +61,8 @@ def relational_sum(x: Tensor, vectors: Tensor, layout: EdgeLayout, types: EdgeLa
         ``[num_dst, channels]``. One type at a time: memory is that of the destinations of a single type. Backward is
         the same sum over the edges turned round.
     """
-    return cast(Tensor, _RelationalSum.apply(x, vectors, layout, types))  # type: ignore[no-untyped-call]
+    dtype = working_dtype(x, vectors)
+    return cast(Tensor, _RelationalSum.apply(x.to(dtype), vectors.to(dtype), layout, types))  # type: ignore[no-untyped-call]
 
 
 class _RelationalSum(torch.autograd.Function):
@@ -76,7 +77,7 @@ class _RelationalSum(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, vectors = ctx.saved_tensors
         grad = grad.contiguous()

@@ -6,12 +6,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import product, sampled_product, working_dtype
-from graphrec.layers.ops.standalone import standalone
+from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 
 @standalone
@@ -44,7 +43,7 @@ class _DotScores(torch.autograd.Function):
         return rows[0].unsqueeze(1) if len(rows) == 1 else torch.stack(rows).t()
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         query, key = ctx.saved_tensors
         layout: EdgeLayout = ctx.layout

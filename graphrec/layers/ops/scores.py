@@ -6,12 +6,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import segment_sum, working_dtype
-from graphrec.layers.ops.standalone import standalone
+from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 
 @standalone
@@ -86,7 +85,7 @@ class _AdditiveScores(torch.autograd.Function):
         return scores.t()
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layout: EdgeLayout = ctx.layout
         types: EdgeLayout | None = ctx.types

@@ -6,10 +6,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from graphrec.errors import ArgumentError, check_range
-from graphrec.layers.ops.standalone import standalone
+from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 
 def check_offsets(offsets: Tensor, total: int | None = None) -> None:
@@ -146,7 +145,7 @@ class _Normalize(torch.autograd.Function):
         return weights
 
     @staticmethod
-    @once_differentiable
+    @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         weights, offsets = ctx.saved_tensors
         if weights.numel() == 0:

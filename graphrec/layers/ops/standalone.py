@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
 import torch
+from torch.autograd.function import once_differentiable
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,7 +20,15 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
 
 def standalone(function: Callable[P, R]) -> Callable[P, R]:
     """As :func:`uncompiled`, and let autocast leave its types alone: sparse products know no half precision."""
+    return uncompiled(_without_autocast(function))
 
+
+def standalone_backward(function: Callable[P, R]) -> Callable[P, R]:
+    """As torch's ``once_differentiable``, and let autocast leave its types alone where it is called inside of one."""
+    return cast(Callable[P, R], once_differentiable(_without_autocast(function)))
+
+
+def _without_autocast(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for device in ("cpu", "cuda"):
@@ -28,4 +37,4 @@ def standalone(function: Callable[P, R]) -> Callable[P, R]:
                     return call(*args, **kwargs)
         return function(*args, **kwargs)
 
-    return uncompiled(call)
+    return call

@@ -70,6 +70,21 @@ def test_opposite_vectors_at_the_lowest_temperature_stay_finite_in_single_precis
     assert x.grad.isfinite().all()
 
 
+def test_half_precision_is_close_and_so_are_the_gradients():
+    x, scores, v = parts(torch.float32)
+    expected = HistoryMatch(0.3)(x, OFFSETS, scores, v)
+    gradients = torch.autograd.grad(expected.square().sum(), (x, scores, v))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mapped = x @ torch.eye(5)  # as from a linear map: in half precision
+        assert mapped.dtype == torch.bfloat16
+        half = HistoryMatch(0.3)(mapped, OFFSETS, scores, v)
+        found = torch.autograd.grad(half.square().sum(), (x, scores, v))  # inside of it, as some trainers do
+        with torch.no_grad():
+            torch.testing.assert_close(HistoryMatch(0.3)(mapped, OFFSETS, scores, v), half)
+    for ours, wanted in zip((half, *found), (expected, *gradients), strict=True):
+        torch.testing.assert_close(ours.float(), wanted, atol=0.05, rtol=0.05)
+
+
 def test_sizes_that_do_not_fit_are_named():
     x, scores, v = parts()
     match = HistoryMatch(0.1)

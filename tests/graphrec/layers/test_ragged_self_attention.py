@@ -241,6 +241,22 @@ def test_autocast_to_half_precision(options):
         assert (half.float() - expected).abs().max() < 0.05 * expected.abs().max()
         half.float().square().sum().backward()
         assert all(weight.grad.isfinite().all() for weight in layer.parameters())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(x, OFFSETS, times).float().square().sum().backward()  # inside of it, as some trainers do
+    assert all(weight.grad.isfinite().all() for weight in layer.parameters())
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_weights_in_half_precision_are_close(options):
+    layer, (x, times, _) = make(torch.float32, **options), data(torch.float32)
+    expected = [layer(x, OFFSETS, times, None, last_only) for last_only in (False, True)]
+    layer.bfloat16()
+    for last_only in (False, True):
+        half = layer(x.bfloat16(), OFFSETS, times, None, last_only)
+        assert half.dtype == torch.bfloat16
+        assert (half.float() - expected[last_only]).abs().max() < 0.05 * expected[last_only].abs().max()
+        half.float().square().sum().backward()
+        assert all(weight.grad.isfinite().all() for weight in layer.parameters())
 
 
 def test_what_does_not_fit_is_refused():

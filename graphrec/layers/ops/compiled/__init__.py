@@ -22,6 +22,8 @@ from graphrec.layers.ops.edges import EdgeLayout
 MIN_NUMBERS = 1 << 20
 LANES = 8
 MAX_WIDTH = 512
+# The loops over scalars keep as many sums as those over vectors keep vectors: MAX_VECTORS in loops.c.
+MAX_HEADS = MAX_WIDTH // LANES
 # Each part of the rows is one call; their number must not follow the machine's, or sums over parts would.
 NUM_PARTS = 16
 
@@ -35,7 +37,9 @@ def usable(layout: EdgeLayout, heads: int, channels: int, *tensors: Tensor | Non
 
 def usable_scalars(layout: EdgeLayout, heads: int, *tensors: Tensor | None) -> bool:
     """Return whether the loops serve these numbers, one for each node or edge and head."""
-    return layout.num_edges * heads >= MIN_NUMBERS // LANES and _plain(layout, *tensors)
+    if layout.num_edges * heads < MIN_NUMBERS // LANES or heads > MAX_HEADS:
+        return False
+    return _plain(layout, *tensors)
 
 
 def _plain(layout: EdgeLayout, *tensors: Tensor | None) -> bool:

@@ -77,6 +77,30 @@ def test_gradients_are_exact(causal, activation, dropout):
     assert torch.autograd.gradcheck(attend, (qkv, position, time), fast_mode=True)
 
 
+@pytest.mark.parametrize(("causal", "activation"), VARIANTS)
+def test_half_precision_trains_with_dropout(causal, activation):
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        qkv = inputs(causal)[0].to(dtype).requires_grad_()
+        torch.manual_seed(1)  # the same weights are dropped each time
+        biased_attention(qkv, causal, activation=activation, dropout=0.4).float().square().sum().backward()
+        gradients.append(qkv.grad.float())
+    torch.testing.assert_close(*gradients, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("activation", ["softmax", "silu"])
+def test_rows_without_places_leave_the_gradients_of_others_alone(activation):
+    gradients = []
+    for rows in (2, 3):  # the third is empty
+        qkv, *tables, times = inputs(False, requires_grad=True)
+        given = torch.tensor([7, 3, 0])[:rows]
+        seconds = tuple(part[:rows] for part in times)
+        biased_attention(qkv[:rows], False, given, *tables, seconds, activation)[:2].sum().backward()
+        gradients.append([qkv.grad, *(table.grad for table in tables)])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_dropout_keeps_the_mean_and_drops_as_often_as_told():
     torch.manual_seed(0)
     for probability in (0.0, 0.001, 0.3, 0.9):

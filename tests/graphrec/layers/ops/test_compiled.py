@@ -156,6 +156,21 @@ def test_what_is_not_a_number_stays_so(monkeypatch, graph):
     assert not out[NUM_DST - 1].isnan().any()
 
 
+@needs_compiler
+def test_indices_may_be_columns_of_a_table(monkeypatch, graph):
+    layout, kinds = graph
+    monkeypatch.setattr(compiled, "MIN_NUMBERS", 0)
+    table = torch.stack([layout.src, layout.destination, layout.arrange(kinds).int()], dim=1)
+    pointers = torch.stack([layout.rowptr, layout.rowptr], dim=1)
+    columns = EdgeLayout.from_rowptr(pointers[:, 0], table[:, 0], NUM_SRC)
+    weights, x, by_type = drawn((NUM_EDGES, 2), (NUM_SRC, 2, 16), (NUM_TYPES, 2))
+    assert torch.equal(weighted_sum(weights, x, columns), weighted_sum(weights, x, layout))
+    found = additive_scores(columns, by_type=by_type, edge=weights, types=columns.types(table[:, 2], NUM_TYPES))
+    assert torch.equal(
+        found, additive_scores(layout, by_type=by_type, edge=weights, types=layout.types(kinds, NUM_TYPES))
+    )
+
+
 @pytest.mark.parametrize(
     ("heads", "channels", "dtype", "why"),
     [
@@ -168,6 +183,14 @@ def test_torch_serves_what_the_loops_do_not(monkeypatch, graph, heads, channels,
     layout, _ = graph
     monkeypatch.setattr(compiled, "MIN_NUMBERS", 0)
     assert not compiled.usable(layout, heads, channels, torch.zeros(1, dtype=dtype)), why
+
+
+def test_torch_serves_more_heads_than_the_loops_have_sums_for(monkeypatch, graph):
+    layout, _ = graph
+    monkeypatch.setattr(compiled, "MIN_NUMBERS", 0)
+    monkeypatch.setattr(compiled, "library", lambda: True)
+    assert compiled.usable_scalars(layout, 64, torch.zeros(1))
+    assert not compiled.usable_scalars(layout, 65, torch.zeros(1))
 
 
 def test_small_graphs_never_ask_for_a_compiler(monkeypatch, graph):
