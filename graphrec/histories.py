@@ -96,6 +96,31 @@ class Histories:
         """The user of each item, as a row of this batch, int64 ``[total]``."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.items.device), self.lengths)
 
+    @cached_property
+    def repeats(self) -> Tensor:
+        """How often the history of the same user names the item of each entry, int64 ``[total]``."""
+        _, number, times = torch.unique(self._pairs, return_inverse=True, return_counts=True)
+        counts: Tensor = times[number]
+        return counts
+
+    def distinct(self) -> Histories:
+        """Return the same users with each of their items once, where it first comes.
+
+        Example:
+            >>> Histories.from_lists([[3, 1, 3], [3]]).distinct().items.tolist()
+            [3, 1, 3]
+        """
+        order = torch.argsort(self._pairs, stable=True)
+        again = order[1:][self._pairs[order].diff() == 0]
+        if not again.numel():
+            return self
+        return self.keep(torch.ones_like(self.items, dtype=torch.bool).index_fill_(0, again, False))
+
+    @cached_property
+    def _pairs(self) -> Tensor:
+        """A number for each pair of a user and an item, int64 ``[total]``."""
+        return self.rows * (self.items.max() + 1) + self.items if self.items.numel() else self.items
+
     def select(self, rows: Tensor) -> Histories:
         """Return the histories at ``rows``, in their order."""
         lengths = self.lengths[rows]

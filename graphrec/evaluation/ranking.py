@@ -97,9 +97,13 @@ def _naming(model: Recommender, seen: Histories) -> Iterator[None]:
     try:
         yield
     except NotANumberError as error:
-        users = seen.user_index
-        who = error.row if users is None else int(users[error.row])
-        raise ArgumentError(f"{type(model).__name__} scores NaN for user {who}") from error
+        raise nan_error(model, seen.user_index, error.row) from error
+
+
+def nan_error(model: Recommender, users: Tensor | None, row: int) -> ArgumentError:
+    """Return the error over NaN in a row of scores; ``users`` says who the rows are, ``None`` for their numbers."""
+    who = row if users is None else int(users[row])
+    return ArgumentError(f"{type(model).__name__} scores NaN for user {who}")
 
 
 def score_batches(

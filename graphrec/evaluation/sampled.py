@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from graphrec.errors import check_choice, check_range
-from graphrec.evaluation.ranking import score_batches
+from graphrec.errors import ArgumentError, check_choice, check_range
+from graphrec.evaluation.ranking import nan_error, score_batches
 from graphrec.histories import Histories
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ def evaluate_sampled(
 
     Returns:
         ``"hr@K of N"`` and ``"ndcg@K of N"`` with ``N = num_sampled + 1``, means over the held-out pairs.
+
+    Raises:
+        ArgumentError: An argument is out of range, a score is NaN, or a user has taken all that could be drawn.
     """
     check_choice("split", split, ("valid", "test"))
     check_range("num_sampled", num_sampled, low=1)
@@ -55,6 +58,9 @@ def evaluate_sampled(
     hits = gains = 0.0
     for rows, batch, scores in score_batches(model, history, users, None):
         values = scores.cpu()
+        unscored = values.isnan().any(dim=1)
+        if bool(unscored.any()):  # no comparison with NaN holds: the item would have no rival
+            raise nan_error(model, rows, int(unscored.nonzero()[0]))
         held_out = wanted.select(rows)
         free = torch.ones(len(rows), size)
         seen = batch.to("cpu")
@@ -63,6 +69,10 @@ def evaluate_sampled(
         chance = free[held_out.rows]
         own_place = (held_out.items < size).nonzero().squeeze(1)
         chance[own_place, held_out.items[own_place]] = 0.0
+        without = (chance.sum(dim=1) == 0).nonzero()
+        if without.numel():
+            user = int(rows[held_out.rows[without[0]]])
+            raise ArgumentError(f"user {user} has taken all {size} items that could be drawn: no rival is left")
         drawn = torch.multinomial(chance, num_sampled, replacement=True, generator=generator)
         rivals = values[held_out.rows].gather(1, drawn)
         own = values[held_out.rows, held_out.items][:, None]

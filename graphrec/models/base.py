@@ -144,9 +144,10 @@ class Recommender(nn.Module, ABC):
         self.forget()
         return super().train(mode)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        self.forget()
-        return super()._apply(fn, recurse)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.forget()  # another type or device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": {}}

@@ -183,7 +183,9 @@ class Blend(GradientRecommender):
     def score(self, histories: Histories) -> Tensor:
         """Blend the scores of both models; see :meth:`Recommender.score`."""
         first, second = (_standardise(model.score(histories)) for model in (self.first, self.second))
-        return first.lerp_(second, self.weight)
+        second, weight = second.to(first.dtype), self.weight.to(first.dtype)
+        # Scores of all items are large: without gradients they are not written twice.
+        return first.lerp(second, weight) if torch.is_grad_enabled() else first.lerp_(second, weight)
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
         """Return the sum of the losses of what is trained."""
@@ -197,4 +199,7 @@ def _standardise(scores: Tensor) -> Tensor:
     """Return each row with mean 0 and standard deviation 1; a row of equal scores becomes zeros."""
     centred = scores - scores.mean(dim=1, keepdim=True)
     std = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / scores.shape[1] ** 0.5
-    return centred.div_(std.clamp(min=torch.finfo(scores.dtype).tiny))
+    # The mean of equal scores is off by rounding, and so is their deviation, which would be brought to 1.
+    low, high = torch.aminmax(scores, dim=1, keepdim=True)
+    std = std.clamp(min=torch.finfo(scores.dtype).tiny).masked_fill(low == high, torch.inf)
+    return centred / std if torch.is_grad_enabled() else centred.div_(std)

@@ -205,6 +205,14 @@ class CrossDomainKGAT(InductiveKGAT):
         r"""Pool each history over the item vectors ``h`` and add :math:`\rho`, the vector of an empty history."""
         return super().user_vectors(histories, h) + self.user_prior
 
+    def contributions(self, histories: Histories, item: int) -> Tensor | None:
+        r"""Split the score of one item over the history entries; see :meth:`InductiveKGAT.contributions`.
+
+        Returns:
+            ``None`` where :math:`\rho` is not 0: its share of the score is no entry's, and hangs on all of them.
+        """
+        return None if bool(self.user_prior.any()) else super().contributions(histories, item)
+
     def domain_attention(self, histories: Histories) -> Tensor:
         """Return how much of each user's vector comes from (target, source) items, ``[batch_size, 2]``.
 

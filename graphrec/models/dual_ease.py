@@ -111,7 +111,7 @@ class DualEASE(ClosedFormRecommender):
         """Return what EASE would; see :meth:`Recommender.score`."""
         self.check_ready(histories)
         items, of_user, users, of_item = self.cached("bags", self._bags)
-        wide = torch.zeros(len(histories), self.num_items, device=self.kernel.device)
+        wide = self.kernel.new_zeros(len(histories), self.num_items)
         wide[histories.rows, histories.items] = 1.0
         # Sums of rows: torch's products with a sparse matrix take ten times as long.
         common = _sums(wide.t().contiguous(), items, of_user)  # X x^T, [num_users, batch_size]

@@ -96,16 +96,20 @@ class EASE(ClosedFormRecommender):
             matrix[rows] = torch.from_numpy(block.toarray())
 
     def score(self, histories: Histories) -> Tensor:
-        """Sum the rows of :math:`B` over each history; see :meth:`Recommender.score`."""
+        """Sum the rows of :math:`B` over each history, an item once; see :meth:`Recommender.score`."""
         self.check_ready(histories)
+        taken = histories.distinct()
         return F.embedding_bag(
-            histories.items, self.weight, histories.offsets, mode="sum", include_last_offset=True
+            taken.items, self.weight, taken.offsets, mode="sum", include_last_offset=True
         )  # [batch_size, num_items]
 
     def contributions(self, histories: Histories, item: int) -> Tensor:
-        """Return :math:`B_{ij}` of each history entry; see :meth:`Recommender.contributions`."""
+        """Return :math:`B_{ij}` of each history entry; see :meth:`Recommender.contributions`.
+
+        Entries that name one item share what it gives.
+        """
         self.check_ready(histories)
-        return self.weight[histories.items, item]
+        return self.weight[histories.items, item] / histories.repeats
 
 
 def penalties(l2: float | Sequence[float]) -> tuple[float, ...]:

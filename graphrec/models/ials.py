@@ -131,13 +131,14 @@ class IALS(ClosedFormRecommender):
         return self.user_vectors(histories) @ self.factors.t()  # [batch_size, num_items]
 
     def user_vectors(self, histories: Histories) -> Tensor:
-        """Return :math:`p_u` of each history, ``[batch_size, dim]``."""
+        """Return :math:`p_u` of each history, in which an item counts once, ``[batch_size, dim]``."""
+        histories = histories.distinct()
         l2, confidence = self.chosen.tolist()
         factors = self.factors
-        shared = factors.t() @ factors + l2 * torch.eye(factors.size(1), device=factors.device)
+        shared = factors.t() @ factors + l2 * torch.eye(factors.size(1), dtype=factors.dtype, device=factors.device)
         taken = torch.split(factors[histories.items], histories.lengths.tolist())
         own = torch.stack([rows.t() @ rows for rows in taken]) if taken else shared.new_empty(0, *shared.shape)
-        wanted = torch.zeros(len(histories), factors.size(1), device=factors.device)
+        wanted = factors.new_zeros(len(histories), factors.size(1))
         wanted.index_add_(0, histories.rows, factors[histories.items])
         system = shared + (confidence - 1) * own
         solved: Tensor = torch.linalg.solve(system, confidence * wanted)

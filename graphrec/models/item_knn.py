@@ -121,9 +121,7 @@ class ItemKNN(ClosedFormRecommender):
         self.check_ready(histories)
         matrix = self.cached("matrix", self._matrix)
         given = torch.from_numpy(matrix[histories.items.cpu().numpy(), item].toarray().ravel())
-        keys = histories.rows * self.num_items + histories.items
-        _, place, times = torch.unique(keys, return_inverse=True, return_counts=True)
-        shares: Tensor = given.to(times.device) / times[place]
+        shares: Tensor = given.to(histories.items.device) / histories.repeats
         return shares
 
     def _matrix(self) -> Any:

@@ -121,9 +121,7 @@ class RP3beta(ClosedFormRecommender):
         to_users, to_items = self.cached("steps", self._steps)
         rows = to_users[histories.items.cpu().numpy()]  # [total, num_users]
         given = torch.from_numpy((rows @ to_items[:, [item]]).toarray().ravel())
-        keys = histories.rows * self.num_items + histories.items
-        _, place, times = torch.unique(keys, return_inverse=True, return_counts=True)
-        shares: Tensor = given.to(times.device) / times[place]
+        shares: Tensor = given.to(histories.items.device) / histories.repeats
         return shares
 
     def _steps(self) -> tuple[Any, Any]:

@@ -25,6 +25,15 @@ def test_places_count_from_the_end():
     assert batch().from_end.tolist() == [3, 2, 1, 0, 1, 0]
 
 
+def test_repeated_items_are_counted_and_kept_once():
+    named = Histories.from_lists([[3, 1, 3, 3], [], [3]], [4, 5, 6])
+    assert named.repeats.tolist() == [3, 1, 3, 3, 1]
+    assert lists(named.distinct()) == [[3, 1], [], [3]]
+    assert named.distinct().user_index.tolist() == [4, 5, 6]
+    assert batch().distinct().items.equal(batch().items)
+    assert Histories.from_lists([[]]).distinct().repeats.tolist() == []
+
+
 def test_the_most_recent_are_kept():
     assert lists(batch().recent(3)) == [[3, 8, 1], [], [4, 7]]
     assert batch().recent(4).items.equal(batch().items)

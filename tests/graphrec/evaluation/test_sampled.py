@@ -65,6 +65,22 @@ def test_one_seed_gives_one_figure():
     assert evaluate_sampled(model, graph, num_sampled=20, seed=3) == first
 
 
+def test_scores_that_are_not_numbers_are_refused_as_in_full_ranking():
+    graph = planted()
+    scores = torch.zeros(graph.num_items)
+    scores[3] = torch.nan
+    with pytest.raises(ArgumentError, match="Given scores NaN for user 0"):
+        evaluate_sampled(Given(scores), graph)
+
+
+def test_a_user_who_leaves_nothing_to_draw_is_named():
+    graph = planted()
+    taken = graph.part("train", "valid")
+    user = taken.user[taken.item == 0].min()
+    with pytest.raises(ArgumentError, match=rf"user {user} has taken all 1 items that could be drawn"):
+        evaluate_sampled(Given(torch.zeros(graph.num_items)), graph, "valid", candidates=1)
+
+
 def test_wrong_arguments_are_named():
     graph = planted()
     for options in ({"num_sampled": 0}, {"k": 0}, {"split": "train"}):

@@ -11,6 +11,7 @@ from cases.tiny_training import NUM_ITEMS, ScriptedEvaluator, TinyClosedForm, Ti
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models import EASE, Blend, ContentEASE, DualEASE, SoftmaxMF
+from graphrec.models import blend as blend_module
 from graphrec.training import Interrupted, TrainConfig, Trainer
 from kg_loaders.synthetic import planted
 
@@ -267,3 +268,30 @@ def test_it_serves_strangers_only_if_both_models_do():
     graph = planted_graph()
     assert Blend.from_graph(graph).inductive
     assert not Blend(SoftmaxMF.from_graph(graph), EASE(graph.num_items)).inductive
+
+
+def test_scores_can_be_differentiated_and_are_those_without_gradients():
+    blend = Blend(SoftmaxMF(3, 4, dim=5), SoftmaxMF(3, 4, dim=5)).eval()
+    asked = Histories.from_lists([[], []], [0, 2])
+    scores = blend.score(asked)
+    scores.square().sum().backward()
+    assert all(weight.grad.any() for weight in blend.parameters())
+    with torch.no_grad():
+        assert torch.equal(blend.score(asked), scores)
+
+
+@pytest.mark.parametrize("size", [1e-30, 0.0, 0.1, -7e5])
+def test_equal_scores_become_zeros(size):
+    scores = torch.full((2, 1000), size)
+    scores[1, 3] += 0.5
+    standard = blend_module._standardise(scores)
+    assert not standard[0].any()
+    assert standard[1, 3] > 1
+
+
+def test_a_closed_form_in_single_precision_joins_a_model_in_double_precision():
+    first = SoftmaxMF(2, 3, dim=5).double()
+    blend = Blend(first, EASE(3, 1.0)).eval()
+    blend.prepare(Histories.from_lists([[0, 1], [2]], [0, 1]))
+    with torch.no_grad():
+        assert blend.score(Histories.from_lists([[0], []], [1, 0])).isfinite().all()

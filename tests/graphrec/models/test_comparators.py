@@ -96,6 +96,15 @@ class TestRippleNet(GradientCase):
         return super().relabelled_weight(name, model, other, relabelling)
 
 
+def test_ials_counts_an_item_once_and_ranks_alike_in_double_precision():
+    graph = planted_graph()
+    model = TestIALS().fit(graph)
+    scores = score(model, Histories.from_lists([[3, 1, 3], [1, 3]]))
+    torch.testing.assert_close(scores[0], scores[1])
+    found = score(model.double(), Histories.from_lists([[3, 1]]))
+    torch.testing.assert_close(found[0].float(), scores[0])
+
+
 class TestIALS(ClosedFormCase):
     model_class = IALS
     options: ClassVar = {"dim": 16, "l2": 1.0, "confidence": 5.0}

@@ -48,6 +48,25 @@ def test_dual_ease_equals_ease(l2, block_rows, monkeypatch):
             np.testing.assert_allclose(score(model, asked).numpy(), rows @ weights, rtol=1e-3, atol=1e-4)
 
 
+def test_an_item_counts_once_however_often_a_history_names_it():
+    histories, twice = Histories.from_lists([[0, 1], [0, 1], [2]]), Histories.from_lists([[0, 0, 2], [2, 0]])
+    for model in (DualEASE(3, 1.0), EASE(3, 1.0)):
+        model.fit(histories)
+        scores = score(model, twice)
+        torch.testing.assert_close(scores[0], scores[1])
+    parts = model.contributions(twice, item=1)
+    assert parts[0] == parts[1] == parts[4] / 2
+    assert parts[:3].sum().item() == pytest.approx(scores[0, 1].item())
+
+
+def test_double_precision_ranks_alike():
+    model = DualEASE(4, 1.0)
+    model.fit(Histories.from_lists([[0, 1], [0, 1, 3], [2]]))
+    asked = Histories.from_lists([[0], [2, 3]])
+    before = score(model, asked)
+    torch.testing.assert_close(score(model.double(), asked).float(), before)
+
+
 def test_dual_ease_ranks_its_training_histories_without_a_product_of_matrices():
     graph = planted(num_users=30, num_items=100)
     histories = train_histories(graph)
