@@ -79,6 +79,8 @@ class TextTable(ColumnTable):
             values = np.asarray(cells, dtype=np.float64)
         except ValueError:
             values = np.asarray([_number(cell) for cell in cells])
+        if "_" in "".join(cells):  # Python takes 1_0 for 10
+            values[["_" in cell for cell in cells]] = np.nan
         if not np.isfinite(values).all():
             row = int(np.argmax(~np.isfinite(values)))
             self.fail(row, f"column {name!r} holds {cells[row]!r}, expected a finite number")
@@ -102,6 +104,8 @@ class TextTable(ColumnTable):
                 vectors.append(None)
                 continue
             size = size or len(words)
+            if "_" in cell:
+                self.fail(row, f"column {name!r} holds something other than numbers")
             if len(words) != size:
                 self.fail(row, f"column {name!r} holds {len(words)} numbers, expected {size}")
             try:

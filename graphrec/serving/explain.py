@@ -13,6 +13,7 @@ from graphrec.errors import ArgumentError, check_choice
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from graphrec.models.blend import Blend
+from graphrec.models.cross_domain_kgat import CrossDomainKGAT
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out, louder_charts
 from graphrec.serving.modality_effects import ModalityEffect, effects_on
@@ -104,11 +105,13 @@ def methods_of(model: Recommender) -> tuple[str, ...]:
     """Return the methods that can explain a model, the default first.
 
     Leave-one-out works for every model. A score that is a sum over the history (InductiveKGAT without a head, EASE,
-    ItemKNN) also has contributions; InductiveKGAT has attention, whether it pools a history or reads it in order.
+    ItemKNN, RP3beta) also has contributions; InductiveKGAT has attention, whether it pools a history or reads it in
+    order.
     """
     methods = ["leave-one-out"]
     has_head = isinstance(model, InductiveKGAT) and model.head is not None
-    if type(model).contributions is not Recommender.contributions and not has_head:
+    has_prior = isinstance(model, CrossDomainKGAT) and bool(model.user_prior.any())
+    if type(model).contributions is not Recommender.contributions and not (has_head or has_prior):
         methods.append("contributions")
     if isinstance(model, InductiveKGAT):
         methods.append("attention")

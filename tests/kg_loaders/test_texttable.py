@@ -113,6 +113,16 @@ def test_empty_and_repeated_ids_are_refused_with_their_line(tmp_path):
     assert caught.value.line == 4
 
 
+def test_numbers_with_an_underscore_are_refused_with_their_line(tmp_path):
+    read = table(tmp_path, b"a,b\n1,2\n1_0,1 2_0\n")
+    with pytest.raises(FormatError, match="'1_0', expected a finite number") as caught:
+        read.numbers("a")
+    assert caught.value.line == 3
+    with pytest.raises(FormatError, match="something other than numbers") as caught:
+        table(tmp_path, b"b\n1 2\n1 2_0\n").vectors("b")
+    assert caught.value.line == 3
+
+
 def test_numbers(tmp_path):
     np.testing.assert_array_equal(table(tmp_path, b"a,b\n1, 2.5\n3,-1e3 \n").numbers("b"), [2.5, -1000.0])
 

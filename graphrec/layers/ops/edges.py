@@ -49,6 +49,8 @@ class EdgeLayout:
     def of(cls, edge_index: Tensor | EdgeLayout, num_src: int, num_dst: int) -> EdgeLayout:
         """Return the layout of ``edge_index``, made once for as long as that tensor lives and is not written to.
 
+        A write past autograd, through ``edge_index.data``, is not noticed: write to the tensor itself.
+
         Raises:
             ArgumentError: A wrong shape or type, an index out of range, or a layout of a graph of another size.
         """

@@ -55,7 +55,10 @@ def attend(scores: Tensor, x: Tensor, layout: EdgeLayout) -> tuple[Tensor, Tenso
     """Return ``(out, alpha)``, ``[num_dst, heads, channels]`` and ``[num_edges, heads]``; see ``ops.attend``."""
     scores = scores.contiguous()
     # One maximum for all saves a pass; where it made a segment's numbers too small, the loop takes the segment's own.
-    alpha = (scores - scores.max()).exp_()
+    top = scores.max()
+    if not top.isfinite():  # such a score is its own segment's affair
+        top = scores.masked_fill(~scores.isfinite(), -torch.inf).max()
+    alpha = (scores - top).exp_()
     out = x.new_empty(layout.num_dst, *x.shape[1:])
     _run("attend", layout.rowptr, x.shape[1:], layout.src, scores, alpha, x.contiguous(), out)
     return out, alpha

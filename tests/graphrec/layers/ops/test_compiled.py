@@ -157,6 +157,22 @@ def test_what_is_not_a_number_stays_so(monkeypatch, graph):
 
 
 @needs_compiler
+@pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
+def test_a_score_that_is_no_number_stays_with_its_destination(monkeypatch, graph, wrong):
+    layout, _ = graph
+    scores, x = torch.randn(NUM_EDGES, 1), torch.randn(NUM_SRC, 1, 8)
+    spoilt = scores.clone()
+    spoilt[0] = wrong
+    good, _ = attend(scores, x, layout)
+    others = torch.arange(NUM_DST) != layout.destination[0]
+    for least in (0, 1 << 60):
+        monkeypatch.setattr(compiled, "MIN_NUMBERS", least)
+        out, _ = attend(spoilt, x, layout)
+        assert out[~others].isnan().all()
+        torch.testing.assert_close(out[others], good[others])
+
+
+@needs_compiler
 def test_indices_may_be_columns_of_a_table(monkeypatch, graph):
     layout, kinds = graph
     monkeypatch.setattr(compiled, "MIN_NUMBERS", 0)
