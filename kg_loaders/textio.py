@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
@@ -19,6 +19,8 @@ from kg_loaders.graph import Features
 MAX_LINE_BYTES = 64 * 2**20  # a user with seven million items still fits; a file without line ends does not
 MAX_DIGITS = 18  # the longest number that always fits int64
 CHUNK_BYTES = 2**20
+NOT_READ = "file not read"
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 BLANKS = " \t\r\n"
 BOM = b"\xef\xbb\xbf"
 WORD = re.compile(rb"[^ \t\n]{1,80}")
@@ -40,6 +42,12 @@ def need_file(folder: Path, name: str) -> Path:
         what = "no such file (nor its .gz variant)" if folder.is_dir() else "no such folder"
         raise FormatError(folder / name if folder.is_dir() else folder, None, what)
     return found
+
+
+def unread_tables(folder: Path, read: Collection[Path]) -> dict[str, int]:
+    """Return the tables of a folder that nobody has read, a reason each for ``RecGraph.dropped``: a misnamed file."""
+    tables = [file for file in folder.iterdir() if file.name.removesuffix(".gz").endswith(TABLE_SUFFIXES)]
+    return {f"{NOT_READ}: {file.name}": 1 for file in sorted(tables) if file.is_file() and file not in read}
 
 
 def stem_of(path: Path) -> str:

@@ -11,13 +11,15 @@ from typing import Any
 
 from graphrec.evaluation import Evaluation, Evaluator
 from graphrec.experiment.build import build_evaluator, build_model
-from graphrec.experiment.config import RunConfig
+from graphrec.experiment.config import RunConfig, reads_kg
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.run_info import current_commit
 from graphrec.models.base import Recommender
 from graphrec.training import TensorBoardWriter, Trainer, TrainResult, tensorboard_installed
 from kg_loaders import RecGraph
+from kg_loaders.benchmarks import BENCHMARKS
+from kg_loaders.textio import NOT_READ
 
 RUNS = Path("runs")  # where runs go that were not told
 
@@ -45,6 +47,10 @@ def run(config: RunConfig, out: Path | None = None, graph: RecGraph | None = Non
             made_by = folder.info.commit or "an installed package"
             print(f"{folder.path} was finished by {made_by}; delete it to train again", file=sys.stderr)
         return folder.tidy()
+    if not quiet and _lacks_kg(config, graph):
+        unread = ", ".join(reason for reason in graph.dropped if reason.startswith(NOT_READ))
+        why = f" ({unread})" if unread else ""
+        print(f"{graph.name} has no triples{why}: {config.model.name} learns without them", file=sys.stderr)
     reset_peak_memory()
     model, evaluator = build_model(config, graph), build_evaluator(config)
     with training_log(folder.path) as on_record:
@@ -57,6 +63,12 @@ def run(config: RunConfig, out: Path | None = None, graph: RecGraph | None = Non
 def default_out(config: RunConfig) -> Path:
     """Return ``runs/<data set>/<model>-seed<seed>-<hash>``: equal configurations share a folder, others do not."""
     return Path(config.out) if config.out else RUNS / Path(config.data.name).name / config.label
+
+
+def _lacks_kg(config: RunConfig, graph: RecGraph) -> bool:
+    """Whether a model goes without the knowledge graph that it asks for, which in a folder may be a misnamed file."""
+    wanted = config.data.kg == "full" and reads_kg(config.model.name)
+    return wanted and not graph.num_triples and config.data.name not in BENCHMARKS
 
 
 def measure(model: Recommender, graph: RecGraph, evaluator: Evaluator, refitted: bool) -> dict[str, Evaluation]:

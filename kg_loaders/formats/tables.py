@@ -17,7 +17,8 @@ from kg_loaders.assemble import assemble
 from kg_loaders.errors import FormatError, blamed_on, did_you_mean
 from kg_loaders.graph import SPLITS, Feature, RecGraph
 from kg_loaders.parquet import ParquetTable, read_parquet, write_parquet
-from kg_loaders.textio import check_writable, find_file, text_columns, write_text
+from kg_loaders.rdftriples import rdf_files
+from kg_loaders.textio import check_writable, find_file, text_columns, unread_tables, write_text
 from kg_loaders.texttable import TextTable, read_table
 from kg_loaders.vocabulary import OnUnknown
 
@@ -68,8 +69,20 @@ class Table:
 
 
 def detect(folder: Path) -> bool:
-    """Whether the folder holds ``interactions.csv``, ``.tsv`` or ``.parquet``."""
-    return _default(folder, "interactions") is not None
+    """Whether the folder holds ``interactions.csv``, ``.tsv`` or ``.parquet``, and no RDF, which has its own reader.
+
+    Raises:
+        FormatError: There are triples in a table and RDF files, and only the caller knows which are meant.
+    """
+    if _default(folder, "interactions") is None:
+        return False
+    rdf, triples = rdf_files(folder), _default(folder, "triples")
+    if rdf and triples is not None:
+        both = f"both {triples.file} and {rdf[0].name}"
+        raise FormatError(
+            folder, None, f"holds {both}: keep one knowledge graph, or choose by the format, 'tables' or 'rdf'"
+        )
+    return not rdf
 
 
 def read(
@@ -120,7 +133,7 @@ def read(
         "items": items,
         "entities": entities,
     }
-    if interactions is None and not detect(path):
+    if interactions is None and _default(path, "interactions") is None:
         what = "no such file (nor .tsv, .parquet, .csv.gz, .tsv.gz)" if path.is_dir() else "no such folder"
         raise FormatError(path / "interactions.csv" if path.is_dir() else path, None, what)
     tables = {}
@@ -128,6 +141,7 @@ def read(
         table = asked or _default(path, role)
         if table is not None:
             tables[role] = _open(path, table, role)
+    unread = unread_tables(path, [cells.path for cells, _ in tables.values()])
     pairs = _interactions(*tables["interactions"])
     with blamed_on(path):
         return assemble(
@@ -139,6 +153,7 @@ def read(
             item_table=_features(tables.get("items"), "item_id"),
             entity_table=_features(tables.get("entities"), "entity_id"),
             on_unknown=on_unknown,
+            dropped=unread,
         )
 
 

@@ -11,6 +11,7 @@ import pytest
 import kg_loaders
 from kg_loaders import (
     DownloadError,
+    FormatError,
     Interactions,
     KGLoaderError,
     RecGraph,
@@ -157,6 +158,40 @@ def test_an_unknown_format(toy: Toy, tmp_path: Path) -> None:
 def test_an_unknown_option(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(KGLoaderError, match=r"'toy' has no option 'sed'; did you mean 'seed'\?; its options: 'extra'"):
         load(put(tmp_path / "mine", 3), sed=1)
+
+
+INTERACTIONS = "user_id,item_id\nann,http://x/Alien\nbob,http://x/Heat\n"
+TURTLE = "@prefix : <http://x/> .\n:Alien :director :Scott .\n:Heat :director :Mann .\n"
+TRIPLES = "head_id,relation_id,tail_id\nhttp://x/Alien,by,http://x/Scott\n"
+
+
+def put_files(folder: Path, **files: str) -> Path:
+    for name, content in files.items():
+        (folder / name.replace("_", ".")).write_text(content)
+    return folder
+
+
+def test_rdf_beside_a_table_of_interactions_is_the_knowledge_graph(tmp_path: Path) -> None:
+    folder = put_files(tmp_path, interactions_csv=INTERACTIONS, graph_ttl=TURTLE)
+    graph = load(folder, cache=False)
+    assert (graph.num_users, graph.num_items, graph.num_triples) == (2, 2, 2)
+    put_files(tmp_path, graph_ttl=TURTLE + ":Heat :director")
+    with pytest.raises(FormatError, match=r"graph\.ttl"):
+        load(folder, cache=False)
+
+
+def test_a_knowledge_graph_that_is_there_twice_must_be_chosen(tmp_path: Path) -> None:
+    folder = put_files(tmp_path, interactions_csv=INTERACTIONS, graph_ttl=TURTLE, triples_csv=TRIPLES)
+    with pytest.raises(FormatError, match=r"holds both triples\.csv and graph\.ttl: keep one"):
+        load(folder, cache=False)
+    assert load(folder, "tables", cache=False).num_triples == 1
+    assert load(folder, "rdf", cache=False).num_triples == 2
+
+
+@pytest.mark.parametrize("graph", [{}, {"graph_ttl": TURTLE}])
+def test_tables_that_nobody_reads_are_named(tmp_path: Path, graph: dict[str, str]) -> None:
+    folder = put_files(tmp_path, interactions_csv=INTERACTIONS, kg_csv=TRIPLES, notes_txt="", map_tsv="", **graph)
+    assert load(folder, cache=False).dropped == {"file not read: kg.csv": 1, "file not read: map.tsv": 1}
 
 
 def test_a_format_without_writer(toy: Toy, tmp_path: Path) -> None:

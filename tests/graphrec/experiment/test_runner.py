@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases.planted_folder import write_planted
 
 from graphrec.errors import RunError
 from graphrec.evaluation import Evaluator
@@ -44,6 +45,24 @@ def test_run_leaves_everything_that_is_known(config: RunConfig, tmp_path: Path) 
     records = [json.loads(line) for line in (folder.path / "log.jsonl").read_text().splitlines()]
     assert [record["phase"] for record in records].count("select") == metrics["num_epochs"]
     assert [record["phase"] for record in records].count("refit") == metrics["best_epoch"]
+
+
+def test_a_model_that_finds_no_triples_says_so_once(
+    config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_planted(tmp_path / "films")
+    (tmp_path / "films" / "triples.csv").rename(tmp_path / "films" / "kg.csv")
+    own = replace(config, data=DataConfig(str(tmp_path / "films")))
+    line = "films has no triples (file not read: kg.csv): InductiveKGAT learns without them"
+    for said, asked in (
+        (1, own),
+        (0, own),  # it is finished
+        (0, replace(own, data=replace(own.data, kg="none"))),
+        (0, replace(own, model=ModelConfig("Popularity"))),
+        (0, config),
+    ):
+        run(asked, tmp_path / f"{asked.hash}")
+        assert capsys.readouterr().err.splitlines().count(line) == said
 
 
 def test_metrics_are_those_of_the_saved_weights(config: RunConfig, tmp_path: Path) -> None:
