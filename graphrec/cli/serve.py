@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "httptools", "orjson", "prometheus_client", "uvicorn")
 SCOPES = ("read", "write", "admin")  # graphrec.serving.server.keys'; a test holds them equal
 MOST_RUNS = 2
+LAST_PORT = 65535
 
 
 def main(argv: list[str]) -> None:
@@ -40,6 +41,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer under this host name")
     parser.add_argument("--threads", type=int, help="of torch and numpy; when not given, one fewer than processors")
     arguments = parser.parse_args(argv)
+    if not 0 <= arguments.port <= LAST_PORT:
+        parser.error(f"--port must be within 0..{LAST_PORT}, got {arguments.port}")
+    if arguments.threads is not None and arguments.threads < 1:
+        parser.error(f"--threads must be at least 1, got {arguments.threads}")
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(f"graphrec serve needs {', '.join(missing)}: pip install 'graphrec[serve]'")
@@ -102,7 +107,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         if keys is None:
             say("no API keys: open to every program on this machine, and to no other machine")
         shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        say(f"page and API: http://{shown}:{arguments.port}/" if arguments.port else "page and API: see the log")
+        where = f"http://{shown}:{arguments.port}/" if arguments.port else "at the url of the line 'ready' below"
+        say(f"page and API: {where}")
         sys.stderr.flush()
         serve(service, arguments.host, arguments.port, keys, arguments.allow_host)
     finally:

@@ -27,6 +27,14 @@ from graphrec.experiment.config import (
 )
 from graphrec.training.config import TrainConfig
 
+# One and several of a type that an option may have.
+WORDS: dict[Any, tuple[str, str]] = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    bool: ("true or false", "truth values"),
+    type(None): ("null", "nulls"),
+}
 SECTIONS: dict[str, type] = {"data": DataConfig, "train": TrainConfig, "eval": EvalConfig}
 
 
@@ -77,7 +85,7 @@ def read_options(argv: Sequence[str], dataset: str | None = None) -> Read:
         settings, source = read_yaml(Path(file)), Path(file)
     else:
         settings, source = committed(dataset or "", model)
-    settings = _with_model_name(settings)
+    settings = _with_model_name(_without_ratios_of_another_split(settings, take_option(rest, "data.split")[1]))
     named = settings["model"].get("name")
     if model is not None and named is not None and resolve_model(model) != resolve_model(str(named)):
         raise ConfigError(f"{source} configures {named}, but --model says {model}; give one of the two")
@@ -208,6 +216,14 @@ def _parse(settings: Mapping[str, Any], argv: Sequence[str], model: str, source:
     )
 
 
+def _without_ratios_of_another_split(settings: Mapping[str, Any], split: str | None) -> Mapping[str, Any]:
+    """Return the settings without the ratios that a file gives for its own split, where the caller wants another."""
+    data = settings.get("data")
+    if split is None or not isinstance(data, Mapping) or data.get("split") in (None, split):
+        return settings
+    return {**settings, "data": {key: value for key, value in data.items() if key != "ratios"}}
+
+
 def _with_model_name(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings with ``model: NAME`` written out as ``model: {name: NAME}``."""
     model = settings.get("model", {})
@@ -273,16 +289,31 @@ def _is_sequence(option: Option | None) -> bool:
 
 def _one_line(message: str, options: Mapping[str, Option]) -> str:
     """Return jsonargparse's message as one line in our own words."""
-    found = re.search(r'Parser key "([^"]+)":\s*(.*?)\s*Got value: (.*)', message, re.DOTALL)
+    # Of a union it names each part that failed, with the value that this part got, and last the value as it was given.
+    found = re.search(r'Parser key "([^"]+)":.*(?:Got|Given) value: (.*)', message, re.DOTALL)
     if found is None:
         return " ".join(message.split())
-    key, _, value = found.groups()
+    key, value = found[1], " ".join(found[2].split())
     hint = options[key].hint if key in options else None
     for inner in (hint, *typing.get_args(hint)):
         if typing.get_origin(inner) is typing.Literal:
+            choices = [str(choice) for choice in typing.get_args(inner)]
+            if inner is not hint:
+                choices.append("null")
             try:
-                check_choice(key, value.strip(), [str(choice) for choice in typing.get_args(inner)], ConfigError)
+                check_choice(key, value, choices, ConfigError)
             except ConfigError as error:
                 return str(error)
-    kind = hint.__name__ if isinstance(hint, type) else str(hint)
-    return f"{key} must be {kind}, got {value.strip()!r}"
+    kind = hint.__name__ if isinstance(hint, type) else _in_words(hint)
+    is_list = "Given value type: <class 'list'>" in message
+    return f"{key} must be {kind}, got {value if is_list else repr(value)}"
+
+
+def _in_words(hint: Any) -> str:
+    """Return a type as a person would say it: ``a number or a list of numbers``."""
+    if hint in WORDS:
+        return WORDS[hint][0]
+    inner = typing.get_args(hint)
+    if typing.get_origin(hint) in (tuple, list, Sequence):
+        return f"a list of {WORDS[inner[0]][1]}"
+    return " or ".join(map(_in_words, inner))

@@ -150,6 +150,10 @@ def test_no_command_shows_the_help(graphrec: Any) -> None:
         (("recommend", "absent", "--all-users", "--output", "a.tsv", "--only", "x"), 2, "are for one user"),
         (("recommend", "absent", "--user", "1", "--where", "genre"), 2, "--where must be RELATION=ENTITY, got 'genre'"),
         (("explain", "absent", "--user", "1"), 2, "--item"),
+        (("serve", "absent", "--port", "99999"), 2, "--port must be within 0..65535, got 99999"),
+        (("serve", "absent", "--port", "-1"), 2, "--port must be within 0..65535, got -1"),
+        (("serve", "absent", "--threads", "-3"), 2, "--threads must be at least 1, got -3"),
+        (("serve", "absent", "--threads", "0"), 2, "--threads must be at least 1, got 0"),
     ],
 )
 def test_errors_are_one_line(graphrec: Any, argv: tuple[str, ...], code: int, message: str) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import types
+import typing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,13 @@ import yaml
 
 from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment.catalogue import committed
+from graphrec.experiment.config import DataConfig, EvalConfig, options_of
 from graphrec.experiment.reading import help_text, read_mapping, read_options, take_option
+from graphrec.models import MODELS
 from graphrec.training import TrainConfig
+
+REAL_MODELS = dict(MODELS)  # the tests of this folder see toys in their place
+UNIONS = (typing.Union, types.UnionType)
 
 
 def write(path: Path, content: Any) -> Path:
@@ -107,6 +115,56 @@ def test_wrong_options_are_refused_in_one_line(options: list[str], message: str)
     with pytest.raises(ConfigError, match=message) as caught:
         read_options(options, dataset="films")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--data.split", "randm"],
+            r"data.split must be one of 'given', .*, 'null', got 'randm'; did you mean 'random'\?",
+        ),
+        (["--data.ratios", "a,1"], r"data.ratios must be a list of numbers or null, got \['a', 1\]"),
+        (["--eval.batch_size", "x"], "eval.batch_size must be a whole number or null, got 'x'"),
+        (["--model", "EASE", "--model.l2", "[1"], r"model.l2 must be a number or a list of numbers, got '\[1'"),
+        (["--model", "EASE", "--model.l2", "abc"], r"model.l2 must be a number or a list of numbers, got \['abc'\]"),
+        (["--model.head", "gruu"], "model.head must be one of 'mlp', 'gru', 'null', got 'gruu'; did you mean 'gru'"),
+    ],
+)
+def test_wrong_values_of_several_kinds_are_refused_in_plain_words(options: list[str], message: str) -> None:
+    MODELS.update(REAL_MODELS)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        read_options(options, dataset="films")
+
+
+def test_every_option_of_several_kinds_or_of_lists_says_what_it_takes() -> None:
+    MODELS.update(REAL_MODELS)
+    sources = {"data": DataConfig, "eval": EvalConfig, "train": TrainConfig, **MODELS}
+    asked = set()
+    for source, cls in sources.items():
+        section, model = ("model", source) if source in MODELS else (source, "EASE")
+        for name, option in options_of(cls).items():
+            key = f"{section}.{name}"
+            kinds = typing.get_args(option.hint)
+            if not kinds or (str in kinds and typing.get_origin(option.hint) in UNIONS) or (key, kinds) in asked:
+                continue
+            asked.add((key, kinds))
+            with pytest.raises(ConfigError) as caught:
+                read_options(["--model", model, f"--{key}", "[["], dataset="films")
+            assert re.fullmatch(rf"{key} must be (a |one of )[a-z0-9_', -]+, got '\[\['", str(caught.value))
+    assert {"data.split", "eval.metrics", "model.l2", "model.head"} <= {key for key, _ in asked}
+
+
+def test_ratios_of_a_file_go_with_its_split(configs: Path) -> None:
+    data = {"split": "random", "ratios": [0.6, 0.2, 0.2]}
+    write(configs / "films" / "ease.yaml", {"data": data, "model": "EASE"})
+
+    def ratios(*options: str) -> Any:
+        return read_options(["--model", "EASE", *options], dataset="films").config.data.ratios
+
+    assert ratios() == ratios("--data.split", "random") == (0.6, 0.2, 0.2)
+    assert ratios("--data.split", "leave-last") is None
+    assert ratios("--data.split=temporal", "--data.ratios=0.5,0.3,0.2") == (0.5, 0.3, 0.2)
 
 
 def test_values_out_of_range_are_refused() -> None:
