@@ -24,6 +24,7 @@ from kg_loaders.vocabulary import OnUnknown
 
 Suffix = Literal[".csv", ".tsv", ".parquet"]
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+FOREIGN_SEPARATORS = (";", "\t", "|", ",")  # in a header that is one column
 NEEDS_QUOTES = re.compile(r'^["\s]|[,\t\r\n]|\s$')
 
 # What each table must and may hold; tables without a second list take any other column as a feature.
@@ -185,19 +186,33 @@ def _open(folder: Path, table: Table, role: str) -> _Opened:
     optional = OPTIONAL[role]
     for name in NEEDED[role]:
         if name not in wanted:
-            found = ", ".join(map(repr, wanted))
-            hint = did_you_mean(name, wanted)
-            raise FormatError(file, None, f"no column {name!r} for {role} among {found}{hint}; name it in `columns`")
+            raise FormatError(file, None, _lacks_column(name, role, table, list(wanted)))
     for name, source in wanted.items():
         allowed = (*NEEDED[role], *(optional or ()))
         if optional is not None and name not in allowed:
-            hint = did_you_mean(name, allowed) or "; give `columns` to read only some"
+            hint = did_you_mean(name, allowed) or f"; take it out, or {_in_python(role, table)}"
             raise FormatError(file, None, f"{role} have no {name!r}, only {', '.join(allowed)}{hint}")
         if str(source) not in cells or (isinstance(source, int) and table.header):
             place = "position" if not table.header else "column"
             found = ", ".join(cells.names)
             raise FormatError(file, None, f"no {place} {source!r} for {name!r} among {found}")
     return cells, {name: str(source) for name, source in wanted.items()}
+
+
+def _lacks_column(name: str, role: str, table: Table, found: list[str]) -> str:
+    """Say what is missing, and whether it is rather the separator that is wrong."""
+    if len(found) == 1 and (other := next((mark for mark in FOREIGN_SEPARATORS if mark in found[0]), None)):
+        return (
+            f"the header is one column, {found[0]!r}, so the separator looks wrong: a comma in .csv, a tab in .tsv, "
+            f"or in Python give {role}=Table({table.file!r}, separator={other!r})"
+        )
+    among = ", ".join(map(repr, found))
+    hint = did_you_mean(name, found)
+    return f"no column {name!r} for {role} among {among}{hint}; rename it, or {_in_python(role, table)}"
+
+
+def _in_python(role: str, table: Table) -> str:
+    return f"in Python give {role}=Table({table.file!r}, columns=...)"
 
 
 def _id_columns(opened: _Opened) -> pd.DataFrame:

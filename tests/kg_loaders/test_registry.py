@@ -1,6 +1,8 @@
 import json
+import re
 import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -290,6 +292,23 @@ def test_another_format_for_a_name_drops_the_options_of_the_first(
 
 
 # The whole
+
+
+def test_the_examples_of_the_documentation_are_read(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    sections = dict(section.split("\n", 1) for section in text.split("\n## ")[1:])
+    assert set(sections) == set(FORMATS) - {"movielens"}  # which is one data set's own
+    for name, section in sections.items():
+        files = re.findall(r"^`(\S+)`:\n\n((?: {4}.*\n)+)", section, re.MULTILINE)
+        (tmp_path / name).mkdir()
+        for file, content in files:
+            (tmp_path / name / file).write_text(textwrap.dedent(content), encoding="utf-8")
+        if files:  # nx has none
+            assert detect(tmp_path / name) == name
+            graph = load(tmp_path / name, cache=False)
+            assert graph.num_interactions >= 2, name
+            assert (graph.num_triples > 0) == (name not in ("recbole_atomic", "pair_text")), name
+            assert not any("not read" in reason for reason in graph.dropped), name
 
 
 def test_every_format_can_be_imported_and_has_its_parts() -> None:

@@ -56,6 +56,29 @@ def test_detection(tmp_path):
     assert detect(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "header", "message"),
+    [
+        (
+            "triples.csv",
+            b"head,relation_id,tail_id",
+            r"no column 'head_id' for .*; rename it, or in Python give triples=T",
+        ),
+        ("triples.csv", b"head_id,relation_id,tail_id,x", r"have no 'x', .*; take it out, or in Python give triples=T"),
+        (
+            "triples.csv",
+            b"head_id;relation_id;tail_id",
+            r"one column, 'head_id;.*separator looks wrong.*separator=';'",
+        ),
+        ("triples.csv", b"head_id\trelation_id\ttail_id", r"separator looks wrong: .*separator='\\t'\)"),
+        ("users.tsv", b"user_id,age", r"one column, 'user_id,age', so the separator looks wrong: .*users=Table"),
+    ],
+)
+def test_a_wrong_header_says_what_to_do_at_the_command_line_and_in_python(tmp_path, name, header, message):
+    with pytest.raises(FormatError, match=message):
+        read(folder(tmp_path, {name: header + b"\n"}))
+
+
 def test_all_that_is_accepted_gives_one_graph(tmp_path):
     for name in ("plain", "windows", "packed"):
         (tmp_path / name).mkdir()
