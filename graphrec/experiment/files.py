@@ -40,6 +40,22 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
         raise
 
 
+def make_folder(path: Path, called: str) -> None:
+    """Make a folder and those above it.
+
+    Args:
+        path: The folder; it may exist.
+        called: What the caller knows it by, for the message.
+
+    Raises:
+        RunError: It cannot be made (no permission, a file in the way).
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{called} cannot be made: {error.strerror}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as :func:`write` does."""
 

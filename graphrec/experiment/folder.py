@@ -14,7 +14,7 @@ import graphrec
 from graphrec.errors import ArgumentError, ConfigError, RunError
 from graphrec.experiment.catalogue import read_yaml
 from graphrec.experiment.config import RunConfig, first_difference, hash_of
-from graphrec.experiment.files import read_json, sha256, to_json, write, write_text
+from graphrec.experiment.files import make_folder, read_json, sha256, to_json, write, write_text
 from graphrec.experiment.reading import read_mapping
 from graphrec.experiment.run_info import FORMAT_VERSION, RunInfo, describe, sizes_of, vocabulary_fingerprint
 
@@ -83,7 +83,7 @@ class RunFolder:
         if strange:
             raise RunError(f"{path} is not empty and holds no run (first: {strange[0]!r}); choose another --out")
         info = describe(config, graph)
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path, f"the folder --out {path}")
         text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(path / CONFIG, text)
         write_text(path / INFO, to_json(dataclasses.asdict(info)))

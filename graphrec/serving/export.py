@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import graphrec
 from graphrec.errors import ArgumentError, check_choice
-from graphrec.experiment.files import to_json
+from graphrec.experiment.files import make_folder, to_json, write
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from graphrec.models.ease import EASE
@@ -65,6 +65,7 @@ def export(
     Raises:
         ArgumentError: The model has no such sides (the message says why), a package is missing, the folder is not
             empty, or ONNX and torch differ.
+        RunError: The folder cannot be made.
     """
     check_export(output, vectors, onnx)
     graph, model = recommender.graph, recommender.model
@@ -74,7 +75,7 @@ def export(
         raise ArgumentError(f"{type(model).__name__} has no item vectors to export, only ONNX files")
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    make_folder(partial, f"the folder output {output}")
     try:
         report: dict[str, Any] = {
             "graphrec": graphrec.__version__,
@@ -120,7 +121,8 @@ def _write_vectors(recommender: RunRecommender, towers: Towers, folder: Path, ve
     if vectors == "safetensors":
         from safetensors.torch import save_file
 
-        save_file({"vector": towers.item.contiguous(), "bias": towers.bias.contiguous()}, folder / "items.safetensors")
+        sides = {"vector": towers.item.contiguous(), "bias": towers.bias.contiguous()}
+        write(folder / "items.safetensors", lambda partial: save_file(sides, partial))
         return
     import pyarrow
     from pyarrow import parquet

@@ -187,6 +187,11 @@ def test_no_data_set_is_refused() -> None:
         ("model: [EASE]", "model must be a name or a mapping"),
         ("- model", "must be a mapping of settings, got list"),
         ("model: {name: EASE\nseed: 1", r"own.yaml:2: not valid YAML"),
+        ("seed: 1\nmodel: EASE\nseed: 2", r"own.yaml:3: not valid YAML: the key 'seed' is repeated"),
+        (
+            "model: EASE\ntrain:\n  epochs: 3\n  'epochs': 4",
+            r"own.yaml:4: not valid YAML: the key 'epochs' is repeated",
+        ),
         ("seed: !!python/object/apply:os.system ['true']", "not valid YAML"),
         ("model: graphrec.models.EASE", "model must be one of"),
         ("seed: one", "seed must be int, got 'one'"),

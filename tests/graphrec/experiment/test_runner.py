@@ -65,6 +65,12 @@ def test_a_model_that_finds_no_triples_says_so_once(
         assert capsys.readouterr().err.splitlines().count(line) == said
 
 
+def test_a_folder_that_cannot_be_made_is_named(config: RunConfig, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=f"the folder --out {tmp_path}/file/run cannot be made: Not a directory"):
+        run(config, tmp_path / "file" / "run", quiet=True)
+
+
 def test_metrics_are_those_of_the_saved_weights(config: RunConfig, tmp_path: Path) -> None:
     folder = run(config, tmp_path / "run", quiet=True)
     graph = prepare(load_graph(folder.config.data), folder.config)

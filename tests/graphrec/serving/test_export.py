@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
 
-from graphrec.errors import ArgumentError
+from graphrec.errors import ArgumentError, RunError
 from graphrec.histories import Histories
 from graphrec.models import (
     BPRMF,
@@ -49,6 +49,18 @@ def made(kind, **options):
 def run(folder, name, **inputs):
     session = onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
     return session.run(None, inputs)[0]
+
+
+def test_all_files_can_be_read_by_the_same_people(tmp_path):
+    export(made(BPRMF, dim=4), tmp_path / "out", onnx=False)
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert modes["items.safetensors"] == modes["export.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=f"the folder output {tmp_path}/file/out cannot be made: Not a directory"):
+        export(made(BPRMF, dim=4), tmp_path / "file" / "out", onnx=False)
 
 
 @pytest.mark.parametrize(
