@@ -20,31 +20,60 @@ from graphrec.serving.server.keys import KeyRing
 from graphrec.serving.server.service import Service
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-HEADER_SECONDS = 10.0  # until the first request of a connection has come in
+HEADER_SECONDS = 10.0  # until a connection's first head has come in, or a later one that has begun
+HEAD_BYTES = 2**16  # and at most one more read of the socket
 IDLE_SECONDS = 15
 STOP_SECONDS = 20
 MOST_CONNECTIONS = 1000
 
 
 class _Protocol(HttpToolsProtocol):
-    """uvicorn's protocol, that hangs up on who opens a connection and does not ask."""
+    """uvicorn's protocol, that hangs up on who is slow to ask, or sends what is neither a whole head nor a body.
+
+    The parser itself keeps whatever comes, and no check of ours runs before a head is whole.
+    """
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._asked = False
-        self._hang_up = self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+        self._unread = 0  # bytes since the parser last made something of them
+        self._hang_up: asyncio.TimerHandle | None = None
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            # The next request, or the rest of a body that nobody reads; uvicorn's own timer stops with the first byte.
+            self._expect_head()
+        if self._unread > HEAD_BYTES:
+            self.transport.close()
+            return
+        self._unread += len(data)
+        super().data_received(data)
 
     def on_headers_complete(self) -> None:
-        self._asked = True
+        self._unread = 0
+        self._stop_waiting()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        super().on_message_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._hang_up.cancel()
+        self._stop_waiting()
         super().connection_lost(exc)
 
-    def _close_if_silent(self) -> None:
-        if not self._asked:
-            self.transport.close()
+    def _expect_head(self) -> None:
+        if self._hang_up is None:
+            self._hang_up = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._hang_up is not None:
+            self._hang_up.cancel()
+            self._hang_up = None
 
 
 class _Server(uvicorn.Server):

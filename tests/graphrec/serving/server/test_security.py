@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 from cases.served_runs import Client, serving
+from uvicorn.server import ServerState
 
 from graphrec.errors import ArgumentError, StoreError
+from graphrec.serving.server import run
 from graphrec.serving.server.keys import FAILURES, KeyRing, new_key
 from graphrec.serving.server.run import is_loopback
 
@@ -251,6 +256,66 @@ def test_static_paths_do_not_leave_the_page(port: int) -> None:
         with socket.create_connection(("127.0.0.1", port)) as raw:
             raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             assert raw.recv(4096).startswith(b"HTTP/1.1 404"), path
+
+
+HEAD = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (HEAD, b"X: " + b"y" * 1000 + b"\r\n"),
+        (HEAD + b"X: ", b"y" * 1000),
+        (b"", b"\r\n" * 500),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: " + b"y" * 1000 + b"\r\n"),
+    ],
+    ids=["headers", "one header", "empty lines", "trailers"],
+)
+def test_head_without_end_is_hung_up_on_before_it_fills_the_memory(
+    client: Client, port: int, begin: bytes, more: bytes
+) -> None:
+    def send() -> None:
+        for _ in range(1000):
+            raw.sendall(more * 64)
+
+    with socket.create_connection(("127.0.0.1", port), 60) as raw:
+        raw.sendall(begin)
+        with pytest.raises(OSError, match="reset|pipe|abort"):
+            send()
+    assert client.get("/health")[0] == 200
+
+
+def test_every_request_of_a_connection_has_to_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "HEADER_SECONDS", 0.2)
+
+    async def refuse(scope: Any, _: object, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+
+    async def ask(*parts: bytes) -> int:
+        """Send the parts, each after an answer to the one before; return how many were answered until the hang-up."""
+        config = uvicorn.Config(refuse, ws="none", timeout_keep_alive=600, access_log=False)
+        server = await asyncio.get_running_loop().create_server(
+            lambda: run._Protocol(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            answers = b""
+            async with asyncio.timeout(30):
+                for part in parts[:-1]:
+                    writer.write(part)
+                    answers += await reader.read(4096)
+                writer.write(parts[-1])
+                answers += await reader.read()
+            writer.close()
+            return answers.count(b"HTTP/1.1 401")
+
+    whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert asyncio.run(ask(b"")) == 0
+    assert asyncio.run(ask(whole, b"G")) == 1
+    assert asyncio.run(ask(whole + whole, whole, b"\r\n")) == 3
+    assert asyncio.run(ask(HEAD + b"Content-Length: 9\r\n\r\n", b"{")) == 1  # a body after its answer
 
 
 @pytest.mark.slow
