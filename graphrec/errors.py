@@ -2,6 +2,7 @@
 
 GraphrecError (ValueError)
 ├── ArgumentError        an argument outside its allowed values
+├── ConflictError        an event's own id is that of another event
 ├── StrangerError        a model with a user table was asked about a user it never saw
 ├── NotFittedError       a model was asked to score before it was fitted
 ├── RunError             a run folder is missing, damaged, or of another version or vocabulary
@@ -25,6 +26,10 @@ class GraphrecError(ValueError):
 
 class ArgumentError(GraphrecError):
     """An argument outside its allowed values."""
+
+
+class ConflictError(GraphrecError):
+    """An event whose own id is that of another event."""
 
 
 class StrangerError(GraphrecError):

@@ -163,7 +163,7 @@ class SQLiteDatabase(Database):
         """Return the rows of a query; see :meth:`Database.select`."""
         try:
             return self._database.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except Exception as error:  # as in write
             raise StoreError(f"{self.where}: cannot be read: {error}") from error
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from graphrec.serving.growth import can_grow, check_items, grow
 from graphrec.serving.live_items import LiveItems
 from graphrec.serving.live_users import NOTHING, Change, Indices, LiveUsers, Times
 from graphrec.serving.recommender import Recommendation, RunRecommender
-from graphrec.serving.store import Event, NewItem, Store
+from graphrec.serving.store import GUEST, Event, NewItem, Store
 from kg_loaders import RecGraph, UnknownIdError
 
 
@@ -295,6 +295,7 @@ class LiveRecommender:
 
         Raises:
             UnknownIdError: An item is unknown; none of the events is kept then.
+            ConflictError: An ``event_id`` is that of another event; none of the events is kept then.
             StoreError: There is no store, or it cannot be written.
         """
         events = tuple(events)
@@ -336,7 +337,7 @@ class LiveRecommender:
 
     def new_user_id(self) -> str:
         """Return an id for somebody new, which nobody has and nobody can guess."""
-        return f"guest-{uuid.uuid4().hex}"
+        return f"{GUEST}{uuid.uuid4().hex}"
 
     def on_items(self, items: Sequence[NewItem]) -> None:
         """Take durable items; called by the store."""

@@ -167,11 +167,9 @@ class PostgresDatabase(Database):
 
     def select(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return the rows of a query; see :meth:`Database.select`."""
-        import psycopg
-
         try:
             return self._connection.execute(query.replace("?", "%s").encode(), values or None).fetchall()
-        except psycopg.Error as error:
+        except Exception as error:  # as in write
             raise StoreError(f"{self.where}: cannot be read: {_reason(error)}") from error
 
     def close(self) -> None:

@@ -14,15 +14,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from graphrec.errors import StoreError, check_choice
+from graphrec.errors import ConflictError, StoreError, check_choice
 from graphrec.serving.database import Database, Row, SQLiteDatabase
 from graphrec.serving.postgres import PostgresDatabase, is_postgres
 
 KINDS = ("like", "dislike", "undo")
 """What an event can be."""
 
+GUEST = "guest-"
+"""What ids of those begin with who came without one."""
+
+SAME = {"events": ("user_id", "item_id", "kind"), "clicks": ("list_id", "item_id")}
+"""What two rows of one ``event_id`` must share to be one thing, sent twice: the first columns of a table."""
+
 MOST_IN_ONE_COMMIT = 512  # writers that share one fsync
 PAGE = 10_000  # rows read at once
+MOST_VALUES = 500  # in one query
 STOP_SECONDS = 30.0
 
 Result = TypeVar("Result")
@@ -38,7 +45,7 @@ class Event:
         kind: One of :data:`KINDS`. ``like`` adds the item to the user's history; ``dislike`` takes it out of the
             history and of all lists; ``undo`` withdraws either.
         time: Seconds since 1970; now when not given.
-        event_id: The sender's own id of the event: one that is sent twice counts once.
+        event_id: The sender's own id of the event, of no other event by whomever: one that is sent twice counts once.
 
     Raises:
         ArgumentError: The kind is unknown.
@@ -192,6 +199,7 @@ class Store:
 
         Raises:
             StoreError: The store is closed; or, from the future, the disk refuses (nothing of the call is kept then).
+            ConflictError: From the future: an ``event_id`` is that of another event (nothing of the call is kept then).
         """
         kept = tuple(events)
         rows: list[tuple[str, Row]] = [("events", (e.user_id, e.item_id, e.kind, e.time, e.event_id)) for e in kept]
@@ -220,6 +228,11 @@ class Store:
         """Return the items of a list that was shown and their teams; ``None`` where there is no such list."""
         found = self.select("SELECT items, teams FROM lists WHERE list_id = ?", (list_id,))
         return (tuple(json.loads(found[0][0])), found[0][1]) if found else None
+
+    def find_guest(self, event_ids: Sequence[str]) -> str | None:
+        """Return the guest who sent one of some events before; ``None`` where there is none."""
+        kept = self.run(partial(self._kept, "events", event_ids))
+        return next((user_id for user_id, *_ in kept.values() if user_id.startswith(GUEST)), None)
 
     def subscribe(self, listener: Listener) -> None:
         """Tell a listener all that has been written, and from now on all that will be, each thing once."""
@@ -325,6 +338,7 @@ class Store:
         try:
             if refused is not None:
                 raise refused
+            jobs = self._without_conflicts(jobs)
             written = iter(self._database.write([row for job in jobs for row in job.rows]))
         except StoreError as error:
             for job in jobs:
@@ -338,6 +352,34 @@ class Store:
                 told[job.rows[number][0]] = places[number] or 0
             _settle(job, partial(self._tell, job, new))
         self._told = told["items"], told["events"]
+
+    def _without_conflicts(self, jobs: Sequence[_Job]) -> list[_Job]:
+        """Refuse jobs with an ``event_id`` that another event has, kept or waiting before it; return the rest."""
+        named = [[(table, row) for table, row in job.rows if table in SAME and row[-1] is not None] for job in jobs]
+        asked = {table: [row[-1] for rows in named for name, row in rows if name == table] for table in SAME}
+        kept = {(table, id_): row for table in SAME for id_, row in self._kept(table, asked[table]).items()}
+        good = []
+        for job, rows in zip(jobs, named, strict=True):
+            own: dict[tuple[str, str], Row] = {}
+            for table, row in rows:
+                key, same = (table, row[-1]), row[: len(SAME[table])]
+                if own.setdefault(key, kept.get(key, same)) != same:
+                    job.done.set_exception(ConflictError(f"event_id {row[-1]!r} is that of another event"))
+                    break
+            else:
+                kept.update(own)
+                good.append(job)
+        return good
+
+    def _kept(self, table: str, event_ids: Sequence[str]) -> dict[str, Row]:
+        """Return the columns :data:`SAME` of those events that are there."""
+        found: dict[str, Row] = {}
+        for start in range(0, len(event_ids), MOST_VALUES):
+            some = event_ids[start : start + MOST_VALUES]
+            columns, marks = ", ".join(SAME[table]), ", ".join("?" * len(some))
+            sql = f"SELECT event_id, {columns} FROM {table} WHERE event_id IN ({marks})"  # noqa: S608
+            found.update((event_id, tuple(row)) for event_id, *row in self._database.select(sql, some))
+        return found
 
     def _tell(self, job: _Job, new: list[int]) -> int:
         if job.told is not None and new:

@@ -33,6 +33,7 @@ REASONS = {
     403: "The key's scope is too small, or the service is read-only.",
     404: "There is no such user, item or model.",
     408: "The body came too slowly.",
+    409: "The event's own id is that of another event.",
     413: "The body is too long.",
     415: "The body is not application/json.",
     421: "The host name is not one of this service.",
@@ -153,25 +154,32 @@ def _add_questions(app: FastAPI, service: Service) -> None:
 def _add_changes(app: FastAPI, service: Service, metrics: Metrics) -> None:
     refused = problem(403, "this service is read-only")
 
-    @app.post("/events", status_code=201, response_model=schemas.EventsResponse, responses=_problems(*BODY))
+    @app.post("/events", status_code=201, response_model=schemas.EventsResponse, responses=_problems(*BODY, 409))
     async def events(request: schemas.EventsRequest) -> Response:
-        """Keep events. After the answer they are on disk, and every list heeds them."""
+        """Keep events. After the answer they are on disk, and every list heeds them.
+
+        Sent again after a lost answer, events with ids of their own count once and a guest keeps the same user id.
+        """
         if service.store is None:
             return refused
         live = service.model(None).live
-        new_user = live.new_user_id()
-        asked = [event for event in request.events if event.kind != "click"]
-        events = [event.event(new_user) for event in asked]
-        live.check_events(events)
         clicks = []
         for event in request.events:
             if event.kind == "click":
                 assert event.list_id is not None
                 clicks.append(event.click(*await _work(service, service.click, event.list_id, event.item_id)))
-        new = await asyncio.shield(asyncio.wrap_future(service.store.add_events(events, clicks)))
+        asked = [event for event in request.events if event.kind != "click"]
+        by_guest = [event for event in asked if event.user_id is None]
+        sent_before = [event.event_id for event in by_guest if event.event_id is not None]
+        async with service.guests:
+            guest = await _work(service, service.store.find_guest, sent_before) if sent_before else None
+            guest = guest or live.new_user_id()
+            events = [event.event(guest) for event in asked]
+            live.check_events(events)
+            written = service.store.add_events(events, clicks)
+        new = await asyncio.shield(asyncio.wrap_future(written))
         metrics.count_events([event.kind for event in request.events])
-        somebody_new = any(event.user_id is None for event in asked)
-        return _json({"new": new, "user_id": new_user if somebody_new else None}, 201)
+        return _json({"new": new, "user_id": guest if by_guest else None}, 201)
 
     @app.post("/items", status_code=201, response_model=schemas.ItemsResponse, responses=_problems(*BODY))
     async def items(request: schemas.ItemsRequest) -> Response:

@@ -11,11 +11,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from graphrec.errors import ArgumentError, GraphrecError, StoreError, StrangerError
+from graphrec.errors import ArgumentError, ConflictError, GraphrecError, StoreError, StrangerError
 from kg_loaders import UnknownIdError
 
 MEDIA_TYPE = "application/problem+json"
 MOST_SHOWN = 10  # faults of one request
+STATUSES: dict[type[Exception], int] = {UnknownIdError: 404, ConflictError: 409, StoreError: 503}  # others: 422
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
@@ -38,7 +39,7 @@ def add_handlers(app: FastAPI) -> None:
     """Turn every error that a request can raise into a problem."""
 
     async def caller(_: Request, error: Exception) -> Response:
-        status = 404 if isinstance(error, UnknownIdError) else 503 if isinstance(error, StoreError) else 422
+        status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 422)
         return problem(status, str(error))
 
     async def invalid(_: Request, error: Exception) -> Response:
@@ -55,7 +56,7 @@ def add_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return problem(error.status_code, str(error.detail), error.headers)
 
-    for kind in (ArgumentError, StrangerError, StoreError, GraphrecError, UnknownIdError):
+    for kind in (ArgumentError, ConflictError, StrangerError, StoreError, GraphrecError, UnknownIdError):
         app.add_exception_handler(kind, caller)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)

@@ -91,7 +91,11 @@ class EventIn(BaseModel):
         None, ge=0, le=1e6, allow_inf_nan=False, description="Of a click: seconds that the item held the user."
     )
     time: float | None = Field(None, ge=0, le=1e11, allow_inf_nan=False, description="Seconds since 1970; now if null.")
-    event_id: Text | None = Field(None, description="Your own id: an event that is sent twice counts once.")
+    event_id: Text | None = Field(
+        None,
+        description="Your own id, of this event alone among those of all users: one that is sent twice counts once, "
+        "and a guest's gets the same user id again.",
+    )
 
     @model_validator(mode="after")
     def click_or_not(self) -> Self:

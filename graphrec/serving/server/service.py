@@ -190,6 +190,7 @@ class Service:
         self.answering = ThreadPoolExecutor(threads, thread_name_prefix="graphrec-answer")
         self.working = ThreadPoolExecutor(2, thread_name_prefix="graphrec-work")  # explanations, searches, reloads
         self._reloading = asyncio.Lock()
+        self.guests = asyncio.Lock()  # of a guest's event that is sent twice the second must find the first
         self.models: dict[str, Served] = {}
         for name, path in runs.items():
             self.models[name] = self._serve(name, path)

@@ -5,11 +5,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from graphrec.errors import ArgumentError, StoreError
+from graphrec.errors import ArgumentError, ConflictError, StoreError
 from graphrec.serving.store import PAGE, Event, Fact, NewItem, Store
 
 
@@ -85,6 +86,43 @@ def test_event_sent_twice_counts_once_and_items_too(where: str) -> None:
         assert [store.add_items([ITEM]).result(), store.add_items([ITEM]).result()] == [1, 0]
         assert (len(heard.events), len(heard.items)) == (1, 1)
         assert store.add_events([Event("u", "i"), Event("u", "i")]).result() == 2  # without an id both count
+
+
+@pytest.mark.parametrize("other", [Event("v", "i"), Event("u", "j"), Event("u", "i", "undo")])
+def test_another_event_under_the_same_id_is_refused_alone(where: str, other: Event) -> None:
+    first = Event("u", "i", event_id="e1")
+    other = replace(other, event_id="e1")
+    with Store(where) as store:
+        heard = Heard()
+        store.subscribe(heard)
+        for _ in range(2):  # waiting beside the first, then after it
+            blocked = threading.Event()
+            waiting = threading.Thread(target=store.run, args=(blocked.wait,))
+            waiting.start()
+            futures = [store.add_events(events) for events in ([first], [Event("w", "i"), other], [Event("x", "i")])]
+            blocked.set()
+            waiting.join()
+            with pytest.raises(ConflictError, match="event_id 'e1' is that of another event"):
+                futures[1].result()
+            assert futures[2].result() == 1
+        with pytest.raises(ConflictError, match="event_id 'e2'"):
+            store.add_events([replace(first, event_id="e2"), replace(other, event_id="e2")]).result()
+        assert [event.user_id for event in heard.events] == ["u", "x", "x"]
+
+
+def test_text_that_is_no_unicode_is_refused_and_the_store_goes_on(where: str) -> None:
+    with Store(where) as store:
+        for event in (Event("\ud800", "i"), Event("u", "i", event_id="\ud800")):
+            with pytest.raises(StoreError, match="surrogates not allowed"):
+                store.add_events([event]).result()
+        assert store.add_events([Event("u", "i")]).result() == 1
+
+
+def test_guest_is_found_by_what_they_sent(where: str) -> None:
+    with Store(where) as store:
+        store.add_events([Event("u", "i", event_id="a"), Event("guest-1", "i", event_id="b")]).result()
+        assert store.find_guest(["none", "a"]) is None
+        assert store.find_guest([*(f"none-{number}" for number in range(1000)), "b"]) == "guest-1"
 
 
 def test_writers_share_commits_and_all_are_told(where: str) -> None:

@@ -85,6 +85,26 @@ def test_somebody_new_gets_an_id_and_a_list(client: Client, run: RunRecommender)
     assert client.get(f"/users?query={answer['user_id'][:10]}")[1]["users"] == [answer["user_id"]]
 
 
+def test_guest_who_sends_again_keeps_their_id(client: Client, run: RunRecommender) -> None:
+    item, other = list(run.graph.items)[7:9]
+    events = [{"item_id": item, "event_id": "guest-1"}]
+    status, answer = client.post("/events", {"events": events})
+    assert (status, answer["new"]) == (201, 1)
+    assert client.post("/events", {"events": events}) == (201, {"new": 0, "user_id": answer["user_id"]})
+    events.append({"item_id": other, "event_id": "guest-2"})
+    assert client.post("/events", {"events": events}) == (201, {"new": 1, "user_id": answer["user_id"]})
+    assert client.post("/history", {"user_id": answer["user_id"]})[1]["num_past"] == 2
+
+
+def test_another_event_under_the_same_id_is_refused(client: Client, run: RunRecommender) -> None:
+    item, other = list(run.graph.items)[7:9]
+    event = {"user_id": run.graph.users.id_of(17), "item_id": item, "event_id": "only-one"}
+    assert client.post("/events", {"events": [event]})[0] == 201
+    for change in ({"user_id": run.graph.users.id_of(18)}, {"item_id": other}, {"kind": "undo"}, {"user_id": None}):
+        status, problem = client.post("/events", {"events": [{**event, **change}]})
+        assert (status, problem["detail"]) == (409, "event_id 'only-one' is that of another event")
+
+
 def test_item_joins_and_is_found_at_once(client: Client, run: RunRecommender) -> None:
     graph = run.graph
     facts = [
