@@ -15,23 +15,56 @@ from kg_loaders.matching import Matches
 LABEL_CHUNK = 2**22  # pairs of labels compared in one go
 VECTOR_CHUNK = 2**24  # cosines held at once
 ARTICLES = "the|a|an|le|la|les|il|lo|el|los|las|der|die|das|un|une"
+ARTICLE_BEHIND = re.compile(rf"^(.+), ({ARTICLES})(?=$| \(| \d)")
+SYMBOLS = "#%@*"  # beside what Unicode calls one: they tell C# from C++
+ACCENTED = ("LATIN", "GREEK", "COPTIC", "CYRILLIC")  # letters whose marks are left out: others mean another letter
+ALMOST = 0.999  # of labels that differ in an article or a symbol
 ROMAN = re.compile(r"x{0,3}(ix|iv|v?i{0,3})")
 
 
 def normalized(label: str) -> str:
     """Return a label without what two sources write differently: case, accents, punctuation, a leading article.
 
+    Accents are those of Latin, Greek and Cyrillic letters; marks of other scripts belong to the letter.
+
     Example:
         >>> normalized("Misérables, Les (1995)"), normalized("Les Miserables 1995")
         ('miserables 1995', 'miserables 1995')
     """
-    plain = unicodedata.normalize("NFKD", label).casefold().replace("&", " and ")
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    plain = re.sub(rf"^(.+), (?:{ARTICLES})(?=$| \(| \d)", r"\1", plain)
-    words = re.sub(r"[^\w]+|_", " ", plain.replace("'", "")).split()
+    words = _words(re.sub(ARTICLE_BEHIND, r"\1", _plain(label)))
     if len(words) > 1 and re.fullmatch(ARTICLES, words[0]):
         words = words[1:]
     return " ".join(words)
+
+
+def _exact(label: str) -> str:
+    """Return a label as :func:`normalized` does, but with its article, in front, and its symbols."""
+    return " ".join(_words(re.sub(ARTICLE_BEHIND, r"\2 \1", _plain(label)), symbols=True))
+
+
+def _plain(label: str) -> str:
+    plain = unicodedata.normalize("NFKD", label).casefold().replace("&", " and ").replace("'", "")
+    if plain.isascii():
+        return plain
+    kept, base = [], ""
+    for letter in plain:
+        if unicodedata.category(letter)[0] != "M":
+            base = letter
+        elif not base.isalpha() or unicodedata.name(base, "").startswith(ACCENTED):
+            continue
+        kept.append(letter)
+    return "".join(kept)
+
+
+def _words(plain: str, symbols: bool = False) -> list[str]:
+    """Split into words of letters, digits and marks, and, where asked for, symbols."""
+    kinds = "MS" if symbols else "M"
+    return "".join(
+        letter
+        if letter.isalnum() or unicodedata.category(letter)[0] in kinds or (symbols and letter in SYMBOLS)
+        else " "
+        for letter in plain
+    ).split()
 
 
 def by_label(
@@ -39,8 +72,9 @@ def by_label(
 ) -> Matches:
     """Match equal labels, then, among nodes that have no such match, similar ones.
 
-    Labels are compared as :func:`normalized`. A similar label is the best for its node, and its node the best for it
-    (both among those of the same numbers, years and sequels being what similar titles differ in), by rapidfuzz's
+    Labels are compared as :func:`normalized`; where they are equal but for an article or a symbol ("Die Hard", "Hard")
+    the score is just below 1, so that somebody looks at them. A similar label is the best for its node, and its node
+    the best for it (both among those of the same numbers, years and sequels being what similar titles differ in), by rapidfuzz's
     ``ratio``, at least ``threshold``.
 
     Args:
@@ -64,6 +98,9 @@ def by_label(
         places.setdefault(label, []).append(index)
     exact = [(i, j) for i, label in enumerate(ours) if label for j in places.get(label, ())]
     found = Matches.of_pairs(np.asarray(exact, dtype=np.int64), "equal label")
+    for row, (i, j) in enumerate(found.pairs.tolist()):
+        if source_labels[i] != target_labels[j] and _exact(source_labels[i]) != _exact(target_labels[j]):
+            found.score[row] = ALMOST
     if threshold is None:
         return found
     rows, columns = (

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kg_loaders import KGLoaderError
-from kg_loaders.likeness import by_label, by_vectors, normalized
+from kg_loaders.likeness import ALMOST, by_label, by_vectors, normalized
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from kg_loaders.likeness import by_label, by_vectors, normalized
         ("Tom & Jerry", "tom and jerry"),
         ("The", "the"),
         ("...", ""),
+        ("Ёлки", "елки"),
+        ("Rock\u00b4n\u00b4Roll", "rock n roll"),
     ],
 )
 def test_labels_are_normalised(label, plain):
@@ -28,9 +30,22 @@ def test_equal_labels_match_first_and_similar_ones_only_among_the_rest():
     found = by_label(ours, theirs, 0.9, {})
     pairs = dict(zip(found.source.tolist(), zip(found.target.tolist(), found.reason, strict=True), strict=True))
     assert pairs == {0: (1, "equal label"), 1: (0, "equal label"), 2: (2, "similar label")}
-    assert (found.score[:2] == 1).all()
+    assert found.score[:2].tolist() == [ALMOST, 1]  # "Alien, The" has an article more
     assert 0.9 <= found.score[2] < 1
     assert len(by_label(ours, theirs, None, {})) == 2
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("バス", "ハス"), ("कि", "क"), ("ที่", "ที")])
+def test_marks_that_make_another_letter_are_kept(ours, theirs):
+    assert len(by_label([ours], [theirs], None, {})) == 0
+    assert by_label([ours], [ours], None, {}).score.tolist() == [1]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("Die Hard", "Hard"), ("C++", "C#"), ("The Matrix", "Matrix")])
+def test_labels_equal_but_for_an_article_or_a_symbol_are_to_be_looked_at(ours, theirs):
+    found = by_label([ours], [theirs], None, {})
+    assert (found.score.tolist(), found.reason) == ([ALMOST], ["equal label"])
+    assert by_label([ours, "Matrix, The (1999)"], [ours, "The Matrix: 1999"], None, {}).score.tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
