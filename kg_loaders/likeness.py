@@ -74,8 +74,8 @@ def by_label(
 
     Labels are compared as :func:`normalized`; where they are equal but for an article or a symbol ("Die Hard", "Hard")
     the score is just below 1, so that somebody looks at them. A similar label is the best for its node, and its node
-    the best for it (both among those of the same numbers, years and sequels being what similar titles differ in), by rapidfuzz's
-    ``ratio``, at least ``threshold``.
+    the best for it (both among those of the same numbers, years and sequels being what similar titles differ in), by
+    rapidfuzz's ``ratio``, at least ``threshold``.
 
     Args:
         source_labels: One a node; an empty one matches nothing.
