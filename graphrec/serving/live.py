@@ -130,6 +130,10 @@ class LiveRecommender:
         """
         return self._items.find(text)
 
+    def has_item(self, item_id: str) -> bool:
+        """Whether an id is that of an item that can be ranked."""
+        return item_id in self._items.index
+
     def search_items(self, text: str, limit: int = 10) -> list[int]:
         """Return items whose title or id holds ``text``: those that begin with it first, then the most taken."""
         return self._items.search(text, limit)
@@ -288,7 +292,7 @@ class LiveRecommender:
         for event in events:
             if event.item_id not in index:
                 raise UnknownIdError(f"there is no item {event.item_id!r}")
-            self._users.check_room(event.user_id)
+            self._users.check_room(event.user_id, index[event.item_id], event.kind)
 
     def add_events(self, events: Iterable[Event]) -> int:
         """Keep events, and return how many were new: when this returns they are durable, and answers heed them.
@@ -327,6 +331,11 @@ class LiveRecommender:
         for item in new:
             if item.item_id in taken:
                 raise ArgumentError(f"item_id {item.item_id!r} has joined already, with another title or other facts")
+            if item.item_id in self.left_out:  # other facts would not be kept beside those of the store
+                reason = self.left_out[item.item_id]
+                raise ArgumentError(
+                    f"item_id {item.item_id!r} is in the store already, and this run cannot rank it: {reason}"
+                )
         check_items(self.base.model, self.base.graph, new)
         return new
 

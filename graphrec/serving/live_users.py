@@ -101,14 +101,16 @@ class LiveUsers:
         found = (id_ for ids in (self._index, new) for id_ in ids if id_.startswith(text))
         return heapq.nsmallest(limit, found, key=lambda id_: (len(id_), id_))
 
-    def check_room(self, user_id: str) -> None:
-        """Make sure that a user may send one more event.
+    def check_room(self, user_id: str, item: int, kind: str) -> None:
+        """Make sure that a user may send an event about an item.
 
         Raises:
-            ArgumentError: They like and dislike as many items as one user may.
+            ArgumentError: They like and dislike as many items as one user may, and this would be one more.
         """
         change = self.change(user_id)
-        if len(change.liked) + len(change.disliked) >= MOST_CHANGES:
+        if kind == "undo" or item in change.disliked:
+            return
+        if len(change.liked) + len(change.disliked) >= MOST_CHANGES and item not in change.liked:
             raise ArgumentError(f"a user may like and dislike {MOST_CHANGES:,} items, and this one has")
 
     def take(self, user_id: str, item: int, kind: str) -> None:

@@ -139,7 +139,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         limit: Annotated[int, Query(ge=1, le=50)] = 10,
     ) -> Response:
         """Search items by a part of their title, or by id."""
-        live = service.model(None).live
+        live = service.widest.live
         return _json({"items": _titles(live, await _work(service, live.search_items, query, limit))})
 
     @app.get("/users", response_model=schemas.UsersResponse, responses=_problems(422))
@@ -162,7 +162,6 @@ def _add_changes(app: FastAPI, service: Service, metrics: Metrics) -> None:
         """
         if service.store is None:
             return refused
-        live = service.model(None).live
         clicks = []
         for event in request.events:
             if event.kind == "click":
@@ -173,9 +172,9 @@ def _add_changes(app: FastAPI, service: Service, metrics: Metrics) -> None:
         sent_before = [event.event_id for event in by_guest if event.event_id is not None]
         async with service.guests:
             guest = await _work(service, service.store.find_guest, sent_before) if sent_before else None
-            guest = guest or live.new_user_id()
+            guest = guest or service.model(None).live.new_user_id()
             events = [event.event(guest) for event in asked]
-            live.check_events(events)
+            service.check_events(events)
             written = service.store.add_events(events, clicks)
         new = await asyncio.shield(asyncio.wrap_future(written))
         metrics.count_events([event.kind for event in request.events])

@@ -20,7 +20,7 @@ from graphrec.serving.live import LiveRecommender, Question
 from graphrec.serving.online import JOINED
 from graphrec.serving.recommender import Recommendation
 from graphrec.serving.server.schemas import ModelOut, RecommendRequest
-from graphrec.serving.store import ShownList, Store
+from graphrec.serving.store import Event, ShownList, Store
 from kg_loaders import UnknownIdError
 
 MOST_TOGETHER = 64  # questions answered with one product
@@ -125,7 +125,7 @@ class Served:
 
     @property
     def label(self) -> str:
-        """What its lists are kept under: with the run where another one than that at the start is served."""
+        """What its lists are kept under: with the run where that is called otherwise."""
         return self.name if self.run == self.name else f"{self.name} ({self.run})"
 
     def describe(self) -> ModelOut:
@@ -215,6 +215,25 @@ class Service:
             raise UnknownIdError(f"there is no model {name!r}; served are {', '.join(self.models)}")
         return self.models[name]
 
+    @property
+    def widest(self) -> Served:
+        """The model with the most items: one that takes none stands beside others that do."""
+        return max(self.models.values(), key=lambda served: served.live.num_items)
+
+    def check_events(self, events: Sequence[Event]) -> None:
+        """Make sure that events can be taken, each by every model that has its item; others pass over it.
+
+        Raises:
+            UnknownIdError: No model has an item.
+            ArgumentError: A user would have too many likes and dislikes.
+        """
+        for event in events:
+            lives = [served.live for served in self.models.values() if served.live.has_item(event.item_id)]
+            if not lives:
+                raise UnknownIdError(f"there is no item {event.item_id!r}")
+            for live in lives:
+                live.check_events([event])
+
     async def recommend(self, request: RecommendRequest) -> Shown:
         """Make a list: by the model that is named, else by the first, or by both where they are interleaved."""
         if request.model is None and self.interleaves:
@@ -281,7 +300,8 @@ class Service:
 
         Args:
             name: The model; the first when not given.
-            run: Name of a folder beside the model's present one; that one again when not given.
+            run: Name of a folder beside the one that the service was started with; when not given that one again, or
+                what it leads to by now where it is a link.
 
         Raises:
             UnknownIdError: There is no such model.
@@ -301,7 +321,6 @@ class Service:
                 new.live.close()
                 check_choice("data set of the run", new.live.graph.name, [old.live.graph.name])
             self.models[old.name] = new
-            self.runs[old.name] = path
             await loop.run_in_executor(self.working, old.live.close)
             return new
 
@@ -313,6 +332,7 @@ class Service:
             self.store.close()
 
     def _serve(self, name: str, path: Path) -> Served:
+        path = path.resolve()  # a link leads to one run today and to another tomorrow; lists are kept by the run
         try:
             live = LiveRecommender.load(path, self.store)
         except RunError as error:

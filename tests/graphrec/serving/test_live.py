@@ -138,6 +138,16 @@ def test_model_that_cannot_grow_goes_on_without_the_new(runs: tuple[Path, Path],
         ease.add_items([new_item(live, id_="newer")])
 
 
+def test_item_that_the_run_left_out_is_not_corrected_in_silence(runs: tuple[Path, Path], live: LiveRecommender) -> None:
+    item = new_item(live)
+    live._writable().add_items([NewItem("new", "", (Fact("no such relation", "x"),))]).result()
+    assert "new" in live.left_out
+    with pytest.raises(
+        ArgumentError, match="'new' is in the store already, and this run cannot rank it: .*no such rel"
+    ):
+        live.add_items([item])
+
+
 def test_model_with_a_user_table_leaves_out_and_refuses_the_new(run: RunRecommender, store: Store) -> None:
     torch.manual_seed(0)
     table = LiveRecommender(RunRecommender(ToyTable.from_graph(run.graph), run.graph), store)

@@ -74,10 +74,14 @@ def test_one_user_may_not_change_without_end(run: RunRecommender, monkeypatch: p
     monkeypatch.setattr(live_users, "MOST_CHANGES", 2)
     users = LiveUsers(run)
     users.take("ann", 0, "like")
-    users.check_room("ann")
+    users.check_room("ann", 1, "dislike")
     users.take("ann", 1, "dislike")
-    with pytest.raises(ArgumentError, match="a user may like and dislike 2 items"):
-        users.check_room("ann")
+    for kind in ("like", "dislike"):
+        with pytest.raises(ArgumentError, match="a user may like and dislike 2 items"):
+            users.check_room("ann", 2, kind)
+        for item in (0, 1):  # they may change their mind
+            users.check_room("ann", item, kind)
+    users.check_room("ann", 1, "undo")
 
 
 def test_likes_count_as_taken_with_the_last_of_the_data(run: RunRecommender) -> None:

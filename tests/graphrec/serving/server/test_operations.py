@@ -18,12 +18,14 @@ from pathlib import Path
 
 import pytest
 from cases.served_runs import Client, serving
+from fastapi.testclient import TestClient
 
 from graphrec.cli import main
 from graphrec.cli.serve import SCOPES
 from graphrec.serving.server import keys
+from graphrec.serving.server.app import create_app
 from graphrec.serving.server.service import Service
-from graphrec.serving.store import Store
+from graphrec.serving.store import Fact, NewItem, Store
 
 QUESTION = {"user_id": "user-01", "k": 5}
 
@@ -39,6 +41,41 @@ def test_a_run_that_is_replaced_goes_without_the_garbage_collector(runs: tuple[P
     finally:
         gc.enable()
         service.close()
+
+
+def test_a_link_is_followed_anew_and_lists_are_kept_by_the_run_it_leads_to(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one, two, link = (tmp_path / name for name in ("one", "two", "current"))
+    for run in (one, two):
+        shutil.copytree(runs[1], run)
+    link.symlink_to(one)
+    service = Service({"current": link}, None)
+    assert service.model(None).label == "current (one)"
+    assert asyncio.run(service.reload(None, "one")).run == "one"
+    link.unlink()
+    link.symlink_to(two)
+    assert asyncio.run(service.reload(None)).label == "current (two)"
+    service.close()
+
+
+def test_a_first_model_that_takes_no_items_does_not_hide_those_that_joined(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "s")
+    service = Service({"ease": runs[1], "mine": runs[0]}, store)
+    mine = service.models["mine"].live
+    head, relation, tail = mine.graph.triples[0].tolist()
+    assert head < mine.graph.num_items
+    fact = Fact(mine.graph.relations.id_of(relation), mine.graph.entities.id_of(tail))
+    mine.add_items([NewItem("new", "A Film of Today", (fact,))])
+    client = TestClient(create_app(service))
+    assert client.get("/items?query=of today").json()["items"] == [{"item_id": "new", "title": "A Film of Today"}]
+    assert client.post("/events", json={"events": [{"user_id": "ann", "item_id": "new"}]}).status_code == 201
+    assert mine.past("ann").tolist() == [mine.find("new")]
+    assert service.models["ease"].live.num_unplaced == 1
+    assert client.post("/events", json={"events": [{"user_id": "ann", "item_id": "newer"}]}).status_code == 404
+    service.close()
 
 
 # Prints, when the service is ready, how much of what it loaded the garbage collector still looks at.
@@ -117,7 +154,7 @@ def test_runs_are_reloaded_without_a_request_that_fails_and_a_stop_answers_what_
             for turn in range(100):
                 assert client.post("/history", {"user_id": f"new-{turn}"})[1]["num_past"] == 1
             health = client.get("/health")[1]["models"][0]
-            assert health["run"] == "second"
+            assert health["run"] == "first"  # by SIGHUP what it was started with
             process.send_signal(signal.SIGTERM)
         assert process.wait(60) == -signal.SIGTERM  # after its work: uvicorn ends by the signal that it was sent
     with Store(tmp_path / "s") as store:  # closed, so another may have it
