@@ -111,6 +111,8 @@ def _towers_of(model: Recommender) -> Towers:
     if isinstance(model, InductiveKGAT):
         if model.head is not None:
             raise _no_towers(model, "with a head its score is a network over both; head=None trains a plain product")
+        if model.sequence is not None:
+            raise _no_towers(model, "it reads a history in order")
         if model.match is not None:
             raise _no_towers(model, "with match_temperature every candidate attends to the history by itself")
         h, g = model.cached("vectors", model.item_vectors)
