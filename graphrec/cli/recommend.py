@@ -63,10 +63,14 @@ def main(argv: list[str]) -> None:
     recommender = RunRecommender.load(arguments.run)
     if arguments.all_users:
         rows = write_all(recommender, arguments.output, **how_many)
+        graph = recommender.graph
+        everything = int((recommender.known.lengths >= graph.num_items).sum())
+        if everything:
+            say(f"{everything} users took all {graph.num_items} items, so they have no row")
         if arguments.json:
-            print_json({"output": str(arguments.output), "users": recommender.graph.num_users, "rows": rows})
+            print_json({"output": str(arguments.output), "users": graph.num_users, "rows": rows})
         else:
-            print(f"{arguments.output}: {rows} rows for {recommender.graph.num_users} users")
+            print(f"{arguments.output}: {rows} rows for {graph.num_users} users")
         return
     _show(recommender, arguments, how_many)
 
@@ -93,6 +97,14 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
         from graphrec.serving.explain import explain
 
         explanations = [explain(recommender, histories, item.item_index, method=arguments.method) for item in found]
+    allowed = filters.allowed(recommender.graph, recommender.find_item)
+    taken = [item for item in sorted(set(histories.items.tolist())) if allowed[item]]
+    if taken and arguments.only:
+        labels = ", ".join(recommender.graph.item_labels[item] for item in taken)
+        say(f"taken already, so not in the list: {labels}")
+    if not found:
+        left_out = int((~allowed).sum())
+        say(f"nothing is left: of {len(allowed)} items {left_out} are filtered out, {len(taken)} others were taken")
     if arguments.json:
         items = [item.to_dict() for item in found]
         for fields, explanation in zip(items, explanations, strict=False):

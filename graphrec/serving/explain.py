@@ -29,7 +29,8 @@ METHODS = {
     "leave-one-out": "how far the score falls without each past item",
     "attention": "the model's attention to each past item, not what it does to the score",
 }
-POPULAR = "it is popular; nothing in the history speaks for it"
+NOTHING = "nothing in the history speaks for it"
+POPULAR = f"it is popular; {NOTHING}"
 NO_HISTORY = "the model keeps a vector of its own for this user; which past items made it cannot be told"
 
 
@@ -94,7 +95,8 @@ class Explanation:
         lines = [f"you took {p.title}: {percent(p.share)} of {whole}" for p in self.past if p.share > 0]
         lines += [str(path) for path in self.paths]
         lines += [str(effect) for effect in self.modalities]
-        return lines or [NO_HISTORY if self.method == "none" else POPULAR]
+        # Without any history a model that knows of no popularity scores all items 0.
+        return lines or [NO_HISTORY if self.method == "none" else POPULAR if self.base > 0 else NOTHING]
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields as plain values."""

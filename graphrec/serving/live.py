@@ -191,7 +191,7 @@ class LiveRecommender:
             times = None if told is None else told.numpy()
         else:
             if not self.knows(user_id):
-                raise UnknownIdError(f"there is no user {user_id!r}, neither in the data set nor in the events")
+                raise UnknownIdError("there is no such user, neither in the data set nor in the events")
             index, change = self._users.index_of(user_id), self.change(user_id)
             left_out += [*change.liked, *change.disliked]
             past, times = self.past(user_id), self._users.times(user_id)

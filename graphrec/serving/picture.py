@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from graphrec.errors import ArgumentError
-from graphrec.serving.explain import NO_HISTORY, Explanation, percent
+from graphrec.serving.explain import NO_HISTORY, NOTHING, Explanation, percent
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#555555"  # apart for colour-blind eyes, too
 DARK_ORANGE = "#8a5a00"  # for words: orange ones are hard to read on white
 CHARACTERS_A_LINE = 54
 WIDTH, LINE, GAP, HEAD, TOP = 10.0, 0.19, 0.18, 0.66, 0.85  # inches
 LABELS, BARS = 0.46, 0.42  # where the labels end and how long the longest bar is, of the width
-NOTHING = "nothing in the history speaks for it: it is popular"
+POPULAR = f"{NOTHING}: it is popular"
 HOW = {
     "leave-one-out": "the fall of the score without it,",
     "contributions": "its summand of the score,",
@@ -88,7 +88,7 @@ def _panels(explanation: Explanation) -> list[_Panel]:
     past = [(_wrap(item.title), item.share) for item in explanation.past if item.share > 0]
     whole = "of the attention" if explanation.method == "attention" else "of all that speaks for it"
     note = f"{HOW.get(explanation.method, '')} in % {whole}; those shown are {percent(sum(share for _, share in past))}"
-    nothing = NO_HISTORY if explanation.method == "none" else NOTHING
+    nothing = NO_HISTORY if explanation.method == "none" else POPULAR if explanation.base > 0 else NOTHING
     panels = [_Panel("What you took before", note if past else nothing, BLUE, BLUE, past)]
     if explanation.paths:
         strengths = [path.attention if path.effect is None else path.effect for path in explanation.paths]

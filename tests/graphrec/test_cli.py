@@ -466,6 +466,13 @@ def test_recommend_with_filters(graphrec: Any, trained: str) -> None:
     assert (said.code, "of items in" in said.err) == (2, True)
     assert len(graphrec(*argv, "-k", "5", "--diversity", "0.5").json["items"]) == 5
     assert "diversity must be within" in graphrec(*argv, "--diversity", "2").err
+    nothing = graphrec(*argv, "--only", plain[0], "--exclude", plain[0])
+    assert nothing.json["items"] == []
+    assert "nothing is left: of " in nothing.err
+    past = graphrec(*argv).json["history"][0]
+    said = graphrec(*argv, "--only", plain[1], "--only", past)
+    assert [item["item_id"] for item in said.json["items"]] == [plain[1]]
+    assert "taken already, so not in the list: " in said.err
 
 
 def test_recommend_with_reasons(graphrec: Any, trained: str) -> None:

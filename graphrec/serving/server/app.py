@@ -78,7 +78,7 @@ def create_app(
     )
     app.router.route_class = BodyRoute
     metrics = Metrics()
-    add_handlers(app)
+    add_handlers(app, log)
     _add_questions(app, service)
     _add_changes(app, service, metrics)
     _add_operations(app, service, metrics, keys is not None)
@@ -122,7 +122,7 @@ def _add_questions(app: FastAPI, service: Service) -> None:
         """Return what is known of a user's past."""
         live = service.model(request.model).live
         if not live.knows(request.user_id):
-            raise UnknownIdError(f"there is no user {request.user_id!r}, neither in the data set nor in the events")
+            raise UnknownIdError("there is no such user, neither in the data set nor in the events")
         past, change = live.past(request.user_id), live.change(request.user_id)
         return _json(
             {

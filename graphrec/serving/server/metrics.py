@@ -24,7 +24,12 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self._events = Counter("graphrec_events", "Events kept, by kind.", ("kind",), registry=self.registry)
+        self._events = Counter(
+            "graphrec_events",
+            "Events taken, those sent twice too.",
+            ("kind",),
+            registry=self.registry,
+        )
         self._items = Counter("graphrec_items_joined", "Items that joined.", registry=self.registry)
         self._reloads = Counter("graphrec_reloads", "Runs loaded while serving.", ("outcome",), registry=self.registry)
         self._coverage = Gauge(
@@ -46,7 +51,7 @@ class Metrics:
         histogram.observe(seconds)
 
     def count_events(self, kinds: list[str]) -> None:
-        """Count events that were sent and kept."""
+        """Count events that were taken, those known already too."""
         for kind in kinds:
             self._events.labels(kind).inc()
 

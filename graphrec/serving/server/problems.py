@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +16,8 @@ from kg_loaders import UnknownIdError
 
 MEDIA_TYPE = "application/problem+json"
 MOST_SHOWN = 10  # faults of one request
-STATUSES: dict[type[Exception], int] = {UnknownIdError: 404, ConflictError: 409, StoreError: 503}  # others: 422
+STATUSES: dict[type[Exception], int] = {UnknownIdError: 404, ConflictError: 409}  # others: 422
+STORE_FAILED = "the store cannot be used now; nothing of the request was kept"
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
@@ -35,10 +36,14 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, 
     return Response(body, status, headers, MEDIA_TYPE)
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Turn every error that a request can raise into a problem."""
+def add_handlers(app: FastAPI, log: Callable[..., None] | None) -> None:
+    """Turn every error that a request can raise into a problem; what is wrong with the store goes to the log alone."""
 
     async def caller(_: Request, error: Exception) -> Response:
+        if isinstance(error, StoreError):  # its text names a path, or a host
+            if log is not None:
+                log("store_failed", reason=str(error))
+            return problem(503, STORE_FAILED)
         status = next((status for kind, status in STATUSES.items() if isinstance(error, kind)), 422)
         return problem(status, str(error))
 

@@ -308,6 +308,8 @@ def test_a_sum_is_explained_by_its_terms_and_popularity_by_nothing():
     assert [p.contribution for p in why.past] == pytest.approx(
         sorted(model.weight[HISTORY.items, 3].tolist(), reverse=True)
     )
+    why = explain(RunRecommender(model, graph), Histories.from_lists([[]]), item=3)
+    assert (why.base, why.sentences) == (0.0, ["nothing in the history speaks for it"])
     popular = Popularity.from_graph(graph)
     popular.fit(histories_of(graph))
     why = explain(RunRecommender(popular, graph), HISTORY, item=3)

@@ -129,7 +129,7 @@ def test_item_joins_and_is_found_at_once(client: Client, run: RunRecommender) ->
 @pytest.mark.parametrize(
     ("path", "content", "status", "detail"),
     [
-        ("/recommend", {"user_id": "nobody"}, 404, "there is no user 'nobody'"),
+        ("/recommend", {"user_id": "nobody"}, 404, "there is no such user"),
         ("/recommend", {"history": ["no such"]}, 404, "no item has the id or title 'no such'"),
         ("/recommend", {"user_id": "user-01", "model": "no-such"}, 404, "there is no model 'no-such'; served are"),
         ("/recommend", {}, 422, "give either user_id or history"),
@@ -139,7 +139,7 @@ def test_item_joins_and_is_found_at_once(client: Client, run: RunRecommender) ->
         ("/explain", {"user_id": "user-01", "item": "no such"}, 404, "no item has"),
         ("/events", {"events": []}, 422, "body.events: List should have at least 1 item"),
         ("/events", {"events": [{"item_id": "no such"}]}, 404, "there is no item 'no such'"),
-        ("/history", {"user_id": "nobody"}, 404, "there is no user"),
+        ("/history", {"user_id": "nobody"}, 404, "there is no such user"),
     ],
 )
 def test_mistake_is_a_problem_that_says_what_is_wrong(

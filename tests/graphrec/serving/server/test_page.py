@@ -187,7 +187,7 @@ def test_calls_are_listed_with_their_times(page: Page) -> None:
 def test_nothing_found_and_mistakes_are_said(page: Page) -> None:
     page.page.goto(page.page.url.split("#")[0] + "#user=nobody")
     page.page.reload()
-    page.wait("document.querySelector('#status').textContent.includes('there is no user')")
+    page.wait("document.querySelector('#status').textContent.includes('there is no such user')")
     assert page.page.evaluate("document.querySelector('#status').getAttribute('role')") == "status"
     page.faults.clear()  # the browser notes each 404
 
