@@ -16,7 +16,15 @@ from graphrec.training.early_stopping import EarlyStopping
 from graphrec.training.gradient import GradientFit
 from graphrec.training.identity import run_identity
 from graphrec.training.progress import Progress, make_progress
-from graphrec.training.result import Evaluates, OnRecord, Record, TrainResult, check_select_by, validate
+from graphrec.training.result import (
+    Evaluates,
+    OnRecord,
+    Record,
+    TrainResult,
+    check_select_by,
+    few_valid_users,
+    validate,
+)
 from graphrec.training.seed import deterministic, seed_global
 from kg_loaders import RecGraph
 
@@ -113,6 +121,7 @@ class Trainer:
         seconds = {"select": 0.0, "refit": 0.0, "evaluate": 0.0}
         history: list[Record] = []
         stopping = EarlyStopping(patience=0)
+        measured = few_valid_users(graph, self.config.valid_users)
         clock = time.perf_counter()
 
         def keep(phase: str, epoch: int, valid: dict[str, float] | None, spent: float) -> None:
@@ -126,7 +135,7 @@ class Trainer:
             nonlocal clock
             spent, start = time.perf_counter() - clock, time.perf_counter()
             model.eval()  # also forgets what an earlier trial cached
-            valid = validate(evaluator, model, graph)
+            valid = validate(evaluator, model, measured)
             seconds["evaluate"] += time.perf_counter() - start
             stopping.update(len(history) + 1, valid[self.config.select_by])
             keep("select", len(history) + 1, valid, spent)

@@ -27,6 +27,7 @@ from cases.tiny_training import (
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
+from graphrec.models import ItemKNN
 from graphrec.models.base import Recommender
 from graphrec.training import TrainConfig, Trainer
 from graphrec.training.result import few_valid_users
@@ -408,3 +409,7 @@ def test_training_asks_about_the_sample_and_refits_on_everybody():
     Trainer(config, seed=3, quiet=True).fit(model, graph, Asking([0.1, 0.2]))
     assert Asking.asked == [5, 5]
     assert seen == [len(graph.part("train")), len(graph.part("train", "valid"))]
+    Asking.asked.clear()
+    closed = ItemKNN(graph.num_items, [1, 2], [0.0])
+    Trainer(config, seed=3, quiet=True).fit(closed, graph, Asking([0.1, 0.2]))
+    assert Asking.asked == [5, 5]
