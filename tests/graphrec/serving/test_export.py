@@ -138,6 +138,14 @@ def test_models_without_two_sides_say_why(tmp_path, kind, options, why):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("num_time_buckets", [0, 8])
+def test_a_model_that_reads_in_order_is_refused_for_that(num_time_buckets):
+    triples = torch.empty(0, 3, dtype=torch.int64)
+    model = InductiveKGAT(20, 1, triples, dim=8, sequence=1, num_time_buckets=num_time_buckets).eval()
+    with pytest.raises(ArgumentError, match="InductiveKGAT has no user and item vectors: it reads a history in order"):
+        towers_of(model)
+
+
 def test_a_model_that_reads_a_history_otherwise_is_noticed():
     class Doubled(InductiveKGAT):
         """Adds what its towers do not know."""
