@@ -107,7 +107,11 @@ def _serve(arguments: argparse.Namespace) -> None:
         if keys is None:
             say("no API keys: open to every program on this machine, and to no other machine")
         shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-        where = f"http://{shown}:{arguments.port}/" if arguments.port else "at the url of the line 'ready' below"
+        where = (
+            f"http://{shown}:{arguments.port}/"
+            if arguments.port
+            else f"http://{shown}, at the port in the line 'ready' below"
+        )
         say(f"page and API: {where}")
         sys.stderr.flush()
         serve(service, arguments.host, arguments.port, keys, arguments.allow_host)

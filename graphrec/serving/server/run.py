@@ -93,9 +93,9 @@ class _Server(uvicorn.Server):
         # To look for cycles in it would hold up every answer for a fifth of a second.
         gc.collect()
         gc.freeze()
-        bound = [listener.getsockname() for server in self.servers for listener in server.sockets]
-        urls = [f"http://{f'[{host}]' if ':' in host else host}:{port}/" for host, port, *_ in bound]
-        self._log("ready", models=list(self._service.models), urls=urls)  # port 0 took one that nobody knows yet
+        # Port 0 took one that nobody knows yet; lines of the log hold no addresses.
+        ports = [listener.getsockname()[1] for server in self.servers for listener in server.sockets]
+        self._log("ready", models=list(self._service.models), ports=ports)
 
     def _start_reload(self) -> None:
         task = asyncio.get_running_loop().create_task(self._reload())

@@ -16,7 +16,7 @@ from graphrec.cli import main
 from graphrec.serving.recommender import RunRecommender
 
 FIELDS = {
-    "ready": {"time", "event", "models", "urls"},
+    "ready": {"time", "event", "models", "ports"},
     "request": {"time", "event", "id", "method", "route", "status", "ms", "key"},
     "reloaded": {"time", "event", "model", "run"},
     "reload failed": {"time", "event", "model", "reason"},
