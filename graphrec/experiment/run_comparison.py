@@ -12,6 +12,7 @@ from torch import Tensor
 from graphrec.errors import ConfigError, RunError
 from graphrec.experiment.comparison_rows import Group, metrics_of, rows_of
 from graphrec.experiment.config import RunConfig, first_difference, reads_kg
+from graphrec.experiment.files import make_folder
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.report import Table
 
@@ -57,7 +58,7 @@ def compare_runs(
     split = reference.config.data.split or ""
     table = Table(reference.config.data.name, split, part, metrics, rows, tested, rows[at].label)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out, f"the folder --out {out}")
         table.save(out)
     return table
 

@@ -21,7 +21,7 @@ from graphrec.errors import ArgumentError, check_choice
 from graphrec.evaluation import combined_interval, paired_bootstrap_rows
 from graphrec.experiment.catalogue import FLAGSHIP, find_committed
 from graphrec.experiment.data import load_graph, prepare, resolve
-from graphrec.experiment.files import write_text
+from graphrec.experiment.files import make_folder, write_text
 from graphrec.experiment.reading import read_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
 from graphrec.experiment.runner import RUNS, peak_memory_mb, reset_peak_memory
@@ -206,7 +206,7 @@ def run_transfer(
     print(pair.summary(), file=sys.stderr, flush=True)
     out = out or RUNS / f"{pair.source.name}-{pair.target.name}" / "transfer"
     if len(pair.review):
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out, f"the folder --out {out}")
         pair.review.to_csv(out / "review.csv", index=False)
     trains = {}
     if find_committed(target, "LightGCN") is not None:
@@ -228,7 +228,7 @@ def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out
     """Fit and measure, or read what an earlier call measured."""
     file = None
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out, f"the folder --out {out}")
         content = [name, seed, study.pair.union.fingerprint, asdict(study.train), study.options]
         content += [{key: asdict(value) for key, value in study.trains.items()}, list(metrics)]
         key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]

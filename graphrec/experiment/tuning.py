@@ -17,7 +17,7 @@ from graphrec.experiment.build import build_evaluator, build_model
 from graphrec.experiment.catalogue import FLAGSHIP, read_yaml
 from graphrec.experiment.config import RunConfig, simplified
 from graphrec.experiment.data import load_graph, prepare, resolve
-from graphrec.experiment.files import write_text
+from graphrec.experiment.files import make_folder, write_text
 from graphrec.experiment.reading import read_options, take_option
 from kg_loaders.graph import SPLITS, RecGraph
 
@@ -173,7 +173,7 @@ def tune(
     graph = load_graph(base.data) if graph is None else graph
     base = resolve(base, graph)
     folder = out or Path("runs") / Path(data).name / f"tune-{base.model.name.lower()}"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, f"the folder --out {folder}")
     visible = _without_test(prepare(graph, base))
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would show the traceback of an interruption

@@ -125,6 +125,11 @@ def test_wrong_questions_are_refused(dataset: Path, space: Path) -> None:
         tune(str(dataset), ["--model", "ToyTable"])
 
 
+def test_a_folder_that_cannot_be_made_is_named(dataset: Path, space: Path) -> None:
+    with pytest.raises(RunError, match=f"the folder --out {space}/study cannot be made: Not a directory"):
+        tune(str(dataset), SHORT, space, trials=1, out=space / "study", quiet=True)
+
+
 def test_ranges_draw_within_their_bounds() -> None:
     optuna = pytest.importorskip("optuna")
     trial = optuna.trial.FixedTrial({"model.a": 3, "model.b": 0.5, "model.c": "x"})
