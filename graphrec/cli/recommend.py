@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from graphrec.cli.common import Parser, print_json, say
 
 if TYPE_CHECKING:
+    from graphrec.histories import Histories
     from graphrec.serving.explain import Explanation
+    from graphrec.serving.filters import Filters
     from graphrec.serving.recommender import RunRecommender
 
 
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> None:
     if arguments.all_users:
         rows = write_all(recommender, arguments.output, **how_many)
         graph = recommender.graph
-        everything = int((recommender.known.lengths >= graph.num_items).sum())
+        everything = int((recommender.known.distinct().lengths >= graph.num_items).sum())
         if everything:
             say(f"{everything} users took all {graph.num_items} items, so they have no row")
         if arguments.json:
@@ -97,14 +99,8 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
         from graphrec.serving.explain import explain
 
         explanations = [explain(recommender, histories, item.item_index, method=arguments.method) for item in found]
-    allowed = filters.allowed(recommender.graph, recommender.find_item)
-    taken = [item for item in sorted(set(histories.items.tolist())) if allowed[item]]
-    if taken and arguments.only:
-        labels = ", ".join(recommender.graph.item_labels[item] for item in taken)
-        say(f"taken already, so not in the list: {labels}")
-    if not found:
-        left_out = int((~allowed).sum())
-        say(f"nothing is left: of {len(allowed)} items {left_out} are filtered out, {len(taken)} others were taken")
+    if arguments.only or not found:
+        _say_what_is_missing(recommender, histories, filters, bool(found))
     if arguments.json:
         items = [item.to_dict() for item in found]
         for fields, explanation in zip(items, explanations, strict=False):
@@ -126,3 +122,15 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
             why = explanations[number]
             for reason in dict.fromkeys([*why.sentences[:1], *map(str, why.paths[:1])]):
                 print(f"       {reason}")
+
+
+def _say_what_is_missing(recommender: RunRecommender, histories: Histories, filters: Filters, found: bool) -> None:
+    """Name the items of ``--only`` that were taken already; say why a list is empty."""
+    allowed = filters.allowed(recommender.graph, recommender.find_item)
+    taken = [item for item in sorted(set(histories.items.tolist())) if allowed[item]]
+    if taken and filters.only:
+        labels = ", ".join(recommender.graph.item_labels[item] for item in taken)
+        say(f"taken already, so not in the list: {labels}")
+    if not found:
+        left_out = int((~allowed).sum())
+        say(f"nothing is left: of {len(allowed)} items {left_out} are filtered out, {len(taken)} others were taken")

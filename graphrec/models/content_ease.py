@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from graphrec.encoders.similarity import ContentSimilarity
-from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
+from graphrec.models.choices import one_or_several
 from graphrec.models.content import ContentRecommender
 from graphrec.models.ease import EASE
 from graphrec.models.inversion import BLOCK_ROWS
@@ -61,10 +61,7 @@ class ContentEASE(ContentRecommender, EASE):
         content_weight: float | Sequence[float] = (1.0, 10.0, 100.0),
     ) -> None:
         super().__init__(num_items, l2)
-        weights = content_weight if isinstance(content_weight, Sequence) else (content_weight,)
-        self.content_weight = tuple(map(float, weights))
-        if not self.content_weight or not all(value >= 0 and math.isfinite(value) for value in self.content_weight):
-            raise ArgumentError(f"content_weight must be a number >= 0 or several of them, got {content_weight!r}")
+        self.content_weight = one_or_several("content_weight", content_weight, 0.0)
         self.chosen_content_weight = self.content_weight[len(self.content_weight) // 2]
         self.similarity = ContentSimilarity(num_items, content or {}, triples)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
-from graphrec.models.ease import EASE, penalties
+from graphrec.models.choices import one_or_several
+from graphrec.models.ease import EASE
 from graphrec.models.inversion import BLOCK_ROWS, best_penalty, negative_inverse_, square_matrix
 from graphrec.sparse import history_matrix
 from kg_loaders import RecGraph
@@ -57,7 +58,7 @@ class DualEASE(ClosedFormRecommender):
         self, num_items: int, l2: float | Sequence[float] = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
     ) -> None:
         super().__init__(num_items)
-        self.l2 = penalties(l2)
+        self.l2 = one_or_several("l2", l2, 0.0, above=True)
         self.register_result("kernel", None, None)  # M, [num_users, num_users]
         self.register_result("diagonal", num_items)  # of P
         self.register_result("pairs", 2, None, dtype=torch.int64)  # of (user, item): X

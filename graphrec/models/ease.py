@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -10,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
+from graphrec.models.choices import one_or_several
 from graphrec.models.inversion import BLOCK_ROWS, best_penalty, negative_inverse_, square_matrix
 from graphrec.sparse import cooccurrence_blocks
 from kg_loaders import RecGraph
@@ -57,7 +56,7 @@ class EASE(ClosedFormRecommender):
         l2: float | Sequence[float] = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
     ) -> None:
         super().__init__(num_items)
-        self.l2 = penalties(l2)
+        self.l2 = one_or_several("l2", l2, 0.0, above=True)
         self.chosen_l2 = self.l2[len(self.l2) // 2]
         self.register_result("weight", num_items, num_items)
 
@@ -110,11 +109,3 @@ class EASE(ClosedFormRecommender):
         """
         self.check_ready(histories)
         return self.weight[histories.items, item] / histories.repeats
-
-
-def penalties(l2: float | Sequence[float]) -> tuple[float, ...]:
-    """Return the penalties to try; raise :class:`ArgumentError` unless there is one and all are above 0."""
-    values = tuple(float(value) for value in l2) if isinstance(l2, Sequence) else (float(l2),)
-    if not values or not all(value > 0 and math.isfinite(value) for value in values):
-        raise ArgumentError(f"l2 must be a number above 0 or several of them, got {l2!r}")
-    return values

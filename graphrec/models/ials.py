@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, Self
@@ -13,6 +12,7 @@ from torch import Tensor
 from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
+from graphrec.models.choices import one_or_several
 from graphrec.sparse import history_matrix
 from kg_loaders import RecGraph
 
@@ -64,8 +64,8 @@ class IALS(ClosedFormRecommender):
         check_range("iterations", iterations, low=1)
         self.dim = dim
         self.iterations = iterations
-        self.l2 = _values("l2", l2, 0.0)
-        self.confidence = _values("confidence", confidence, 1.0)
+        self.l2 = one_or_several("l2", l2, 0.0)
+        self.confidence = one_or_several("confidence", confidence, 1.0)
         self.register_result("factors", num_items, None)
         self.register_result("chosen", 2)  # l2 and confidence: ranking needs them too
 
@@ -143,10 +143,3 @@ class IALS(ClosedFormRecommender):
         system = shared + (confidence - 1) * own
         solved: Tensor = torch.linalg.solve(system, confidence * wanted)
         return solved
-
-
-def _values(name: str, value: float | Sequence[float], low: float) -> tuple[float, ...]:
-    values = tuple(float(one) for one in value) if isinstance(value, Sequence) else (float(value),)
-    if not values or not all(one >= low and math.isfinite(one) for one in values):
-        raise ArgumentError(f"{name} must be a number >= {low:g} or several of them, got {value!r}")
-    return values

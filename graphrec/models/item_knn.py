@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, NamedTuple, Self
@@ -16,6 +15,7 @@ from torch import Tensor
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
+from graphrec.models.choices import one_or_several
 from graphrec.sparse import cooccurrence_blocks, history_matrix
 from kg_loaders import RecGraph
 
@@ -65,11 +65,9 @@ class ItemKNN(ClosedFormRecommender):
     ) -> None:
         super().__init__(num_items)
         self.num_neighbors = tuple(num_neighbors) if isinstance(num_neighbors, Sequence) else (num_neighbors,)
-        self.shrinkage = tuple(map(float, shrinkage)) if isinstance(shrinkage, Sequence) else (float(shrinkage),)
         if not self.num_neighbors or not all(isinstance(k, int) and k >= 1 for k in self.num_neighbors):
             raise ArgumentError(f"num_neighbors must be an integer >= 1 or several of them, got {num_neighbors!r}")
-        if not self.shrinkage or not all(value >= 0 and math.isfinite(value) for value in self.shrinkage):
-            raise ArgumentError(f"shrinkage must be a number >= 0 or several of them, got {shrinkage!r}")
+        self.shrinkage = one_or_several("shrinkage", shrinkage, 0.0)
         self.chosen_num_neighbors = self.num_neighbors[len(self.num_neighbors) // 2]
         self.chosen_shrinkage = self.shrinkage[len(self.shrinkage) // 2]
         # Row i of a CSR matrix holds the neighbours of item i.

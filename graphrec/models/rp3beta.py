@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any, Self
@@ -12,9 +11,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
+from graphrec.models.choices import one_or_several
 from graphrec.sparse import history_matrix
 from kg_loaders import RecGraph
 
@@ -63,10 +62,10 @@ class RP3beta(ClosedFormRecommender):
         beta: float | Sequence[float] = (0.2, 0.35, 0.5, 0.7),
     ) -> None:
         super().__init__(num_items)
-        self.alpha = _values("alpha", alpha, "above 0", lambda value: value > 0)
-        self.beta = _values("beta", beta, ">= 0", lambda value: value >= 0)
+        self.alpha = one_or_several("alpha", alpha, 0.0, above=True)
+        self.beta = one_or_several("beta", beta, 0.0)
         self.register_result("pairs", 2, None, dtype=torch.int64)  # of (user, item), by user
-        self.register_result("popularity", num_items, dtype=torch.int64)  # users of each item
+        self.register_result("popularity", num_items, dtype=torch.int64)  # users of each item; tells catalogues apart
         self.register_result("chosen", 2, dtype=torch.float64)  # alpha and beta
 
     @classmethod
@@ -137,12 +136,3 @@ class RP3beta(ClosedFormRecommender):
             sparse.csr_matrix((to_users, (items, users)), shape=(self.num_items, num_users)),
             sparse.csr_matrix((to_items, (users, items)), shape=(num_users, self.num_items)),
         )
-
-
-def _values(
-    name: str, given: float | Sequence[float], allowed: str, fits: Callable[[float], bool]
-) -> tuple[float, ...]:
-    values = tuple(map(float, given)) if isinstance(given, Sequence) else (float(given),)
-    if not values or not all(math.isfinite(value) and fits(value) for value in values):
-        raise ArgumentError(f"{name} must be a number {allowed} or several of them, got {given!r}")
-    return values
