@@ -1,4 +1,4 @@
-"""Settings for a process of our own: made where a program starts, never where a function is called."""
+"""Memory and threads of a process of our own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 
 # Parameters of glibc's mallopt(3).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+_libc = ctypes.CDLL(None) if os.name == "posix" else None
 
 
 def settle_process() -> None:
-    """Make waiting threads sleep, and keep freed memory for the next allocation.
+    """Make waiting threads sleep, and keep freed memory for the next allocation: called where a program starts.
 
     Threads that spin while they wait make a busy machine many times slower; this part is read when torch is imported,
     so it must come before. And glibc gives large blocks back to the system at once, so each step of training would
@@ -18,7 +19,17 @@ def settle_process() -> None:
     does nothing.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    mallopt = getattr(_libc, "mallopt", None)
     if mallopt is not None:
         for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * 2**20)):
             mallopt(parameter, value)
+
+
+def return_freed_memory() -> None:
+    """Give what was freed back to the system, before something large is made; see :func:`settle_process`.
+
+    Elsewhere than on glibc this does nothing.
+    """
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -226,6 +226,12 @@ class ClosedFormRecommender(Recommender):
                 f"histories.items must be within 0..{self.num_items - 1}, got {int(items.min())}..{int(items.max())}"
             )
 
+    def unfit(self) -> None:
+        """Let go of what fitting found, and of the memory it takes."""
+        for name in self._result_shapes:
+            self._buffers[name] = self.get_buffer(name).new_empty(0)
+        self.forget()
+
     @abstractmethod
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Fit to all users' histories.
@@ -256,8 +262,15 @@ class GradientRecommender(Recommender):
         Doing it twice changes nothing. A model that needs no such notes leaves this as it is.
         """
 
+    def complete(self, histories: Histories) -> None:
+        """Make, of the histories that :meth:`prepare` was given, what ranking needs and training does not.
+
+        Called before the model is asked for scores, and again after it trained on; what is there stays. A model whose
+        weights are all it ranks by leaves this as it is.
+        """
+
     def prepared_names(self) -> frozenset[str]:
-        """Return the names of the state that :meth:`prepare` makes of histories alone: checkpoints leave it out."""
+        """Return the names of the state that :meth:`prepare` and :meth:`complete` make: checkpoints leave it out."""
         return frozenset()
 
     def choose(self, validate: Callable[[], float]) -> dict[str, float]:

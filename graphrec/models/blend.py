@@ -27,9 +27,10 @@ class Blend(GradientRecommender):
         z(s) = \frac{s - \operatorname{mean}_j s}{\operatorname{std}_j s}
 
     The scores of each model are brought to one scale for each user, so one :math:`w` fits all. A second model in closed
-    form is fitted before the first is trained; one trained by gradients is trained beside it, and shares nothing with
-    it but the batches. :math:`w` is chosen on validation by going up from the middle of ``weights`` to the best
-    neighbour, and is kept for the refit. A blend may be the first model of another; its own weight is chosen first.
+    form is fitted when the first is trained and its optimiser gone (:meth:`complete`), as its matrix may need the
+    memory; one trained by gradients is trained beside it, and shares nothing with it but the batches. :math:`w` is
+    chosen on validation by going up from the middle of ``weights`` to the best neighbour, and is kept for the refit. A
+    blend may be the first model of another; its own weight is chosen first.
 
     Args:
         first: A model trained by gradients.
@@ -65,6 +66,7 @@ class Blend(GradientRecommender):
         self.inductive = first.inductive and second.inductive
         self.first = first
         self.second = second
+        self._fitted = False
         self.register_buffer("weight", torch.tensor(self._middle))
 
     @classmethod
@@ -136,15 +138,25 @@ class Blend(GradientRecommender):
         self.weight.fill_(self._middle)
 
     def prepare(self, histories: Histories) -> None:
-        """Fit a closed form, and prepare what is trained; see :meth:`GradientRecommender.prepare`."""
+        """Prepare what is trained, without an earlier closed form; see :meth:`GradientRecommender.prepare`."""
         self.first.prepare(histories)
         if isinstance(self.second, GradientRecommender):
             self.second.prepare(histories)
         else:
+            self.second.unfit()
+            self._fitted = False
+
+    def complete(self, histories: Histories) -> None:
+        """Fit a closed form, unless it is; see :meth:`GradientRecommender.complete`."""
+        self.first.complete(histories)
+        if isinstance(self.second, GradientRecommender):
+            self.second.complete(histories)
+        elif not self._fitted:
             self.second.fit(histories)
+            self._fitted = True
 
     def prepared_names(self) -> frozenset[str]:
-        """Return the names of what :meth:`prepare` makes: all of a closed form, and what the others name."""
+        """Return the names of what is made of histories: all of a closed form, and what the others name."""
         second = self.second
         made = second.prepared_names() if isinstance(second, GradientRecommender) else second.state_dict().keys()
         own = {f"first.{name}" for name in self.first.prepared_names()}

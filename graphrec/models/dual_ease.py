@@ -81,8 +81,7 @@ class DualEASE(ClosedFormRecommender):
 
     def _solve(self, histories: Histories, l2: float) -> None:
         device = self.kernel.device
-        for name in self._result_shapes:  # an earlier fit goes before the new matrix comes
-            self._buffers[name] = self.get_buffer(name).new_empty(0)
+        self.unfit()  # an earlier fit goes before the new matrix comes
         matrix = history_matrix(histories, self.num_items)  # [num_users, num_items]
         columns = matrix.T.tocsr()
         kernel = square_matrix(len(histories), device)

@@ -73,11 +73,11 @@ class EASE(ClosedFormRecommender):
         """
         self.check_items(histories)
         device = self.weight.device
-        self.weight = unfitted = torch.empty(0, device=device)  # an earlier fit goes before the new matrix comes
+        self.unfit()  # an earlier fit goes before the new matrix comes
         matrix = square_matrix(self.num_items, device)
 
         def solve(l2: float) -> None:
-            self.weight = unfitted  # should this fail, the model holds no half-made matrix
+            self.unfit()  # should this fail, the model holds no half-made matrix
             self.fill(matrix, histories)
             matrix.diagonal().add_(l2)
             negative_inverse_(matrix, l2)

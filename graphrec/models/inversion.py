@@ -9,18 +9,23 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import ArgumentError
+from graphrec.process import return_freed_memory
 
 BLOCK_ROWS = 1024  # rows that are counted, swept or mirrored at once
+LARGE = 8192  # rows of a quarter of a GB
 
 
 def square_matrix(size: int, device: torch.device) -> Tensor:
     """Return a float32 matrix ``[size, size]`` whose memory goes back to the system with it.
 
     A heap that keeps what is freed (:func:`~graphrec.process.settle_process`) may fit no second matrix into the hole of
-    the first: other blocks have moved in. A refit would then take the memory of two.
+    the first: other blocks have moved in. A refit would then take the memory of two. Nor does what training freed stay
+    beside a large one.
     """
     if device.type != "cpu" or not size:
         return torch.empty(size, size, device=device)
+    if size >= LARGE:
+        return_freed_memory()
     # A copy of its own for each process, as any other memory: a fork must not share what it fits.
     pages = mmap.mmap(-1, size * size * torch.float32.itemsize, access=mmap.ACCESS_COPY)
     return torch.frombuffer(pages, dtype=torch.float32).view(size, size)

@@ -38,7 +38,9 @@ class State:
     loss_sum: float = 0.0
     num_users: int = 0
     epoch_seconds: float = 0.0
-    seconds: dict[str, float] = field(default_factory=lambda: {"select": 0.0, "refit": 0.0, "evaluate": 0.0})
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("select", "refit", "evaluate", "prepare"), 0.0)
+    )
     history: list[Record] = field(default_factory=list)
     chosen: dict[str, float] = field(default_factory=dict)
     chosen_valid: dict[str, float] = field(default_factory=dict)  # metrics with what was chosen
@@ -120,7 +122,9 @@ class GradientFit:
         self.learner = Learner(self.model, self.config, self.device)
 
     def _prepare(self) -> None:
+        start = time.perf_counter()
         self.model.prepare(self._histories().to(self.device))
+        self.state.seconds["prepare"] += time.perf_counter() - start
 
     def _histories(self) -> Histories:
         refitting = self.config.refit and self.state.phase != "select"
@@ -141,10 +145,16 @@ class GradientFit:
             self._finish()
 
     def _release(self) -> None:
-        """Let go of moments, gradients and cached vectors: fitting a closed form needs much memory of its own."""
+        """Let go of moments, gradients and cached vectors: the next phase brings its own."""
         del self.learner
         self.model.zero_grad()
         self.model.forget()
+
+    def _complete(self) -> None:
+        """Let the model make what ranking needs."""
+        start = time.perf_counter()
+        self.model.complete(self._histories().to(self.device))
+        self.state.seconds["prepare"] += time.perf_counter() - start
 
     def _choose(self) -> None:
         """Let the model choose with the weights of the best epoch."""
@@ -155,6 +165,7 @@ class GradientFit:
             asked.append(validate(self.evaluator, self.model, self.measured))
             return asked[-1][self.config.select_by]
 
+        self._complete()
         start = time.perf_counter()
         self.model.eval()
         self.state.chosen = self.model.choose(ask)
@@ -166,6 +177,7 @@ class GradientFit:
 
     def _finish(self) -> None:
         self.learner.use_average()
+        self._complete()
         self.state.phase = "done"
         self.checkpointer.save(self._content)
 
@@ -218,6 +230,8 @@ class GradientFit:
         """Evaluate where it is due, record, and move on to the next epoch."""
         state, number = self.state, self.state.epoch + 1
         due = number % self.config.eval_every == 0 or number == num_epochs
+        if number == num_epochs:
+            self.learner.release()  # what the model completes itself with may need much memory of its own
         valid = self._validate(number) if state.phase == "select" and due else None
         record: Record = {
             "phase": state.phase,
@@ -238,6 +252,7 @@ class GradientFit:
         self._stop_if_asked()
 
     def _validate(self, number: int) -> dict[str, float]:
+        self._complete()
         start = time.perf_counter()
         with self.learner.evaluating():
             valid = validate(self.evaluator, self.model, self.measured)
@@ -281,8 +296,10 @@ class GradientFit:
         self.stopping.restore(saved["stopping"])
         self.best = {k.removeprefix("best/"): v.to(self.device) for k, v in tensors.items() if k.startswith("best/")}
         if self.state.phase == "done":
-            self._prepare()
+            histories = self._histories().to(self.device)
+            self.model.prepare(histories)
             load_trained(self.model, tensors, "model/")
+            self.model.complete(histories)
         else:
             self._make_learner()
             self.learner.restore(tensors)

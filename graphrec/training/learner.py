@@ -96,6 +96,11 @@ class Learner:
             self._assign(trained)
             self.model.train()
 
+    def release(self) -> None:
+        """Let go of gradients and moments, and of the memory they take: no step follows."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+
     def use_average(self) -> None:
         """Replace the weights by their average, for good."""
         self._assign(self.average)

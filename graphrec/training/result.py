@@ -48,7 +48,8 @@ class TrainResult:
         best_value: ``select_by`` of the choice on the validation part.
         valid: All metrics of the choice on the validation part.
         num_epochs: Epochs trained while selecting; for a closed form the values tried.
-        seconds: ``select`` and ``refit`` (training alone) and ``evaluate``, over all sessions of a resumed run.
+        seconds: ``select`` and ``refit`` (steps alone), ``evaluate``, and of a model trained by gradients ``prepare``
+            (what is made of all histories at once, closed forms above all), over all sessions of a resumed run.
         history: All records in order.
         chosen: Hyper-parameters that the model chose itself.
     """

@@ -232,6 +232,7 @@ class GradientCase(ModelCase):
                 optimizer.zero_grad()
                 model.loss(histories.select(rows), generator).backward()
                 optimizer.step()
+        model.complete(histories)
         return model.eval()
 
     def relabelled(self, model: GradientRecommender, relabelling: Relabelling) -> GradientRecommender:

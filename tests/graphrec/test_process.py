@@ -31,3 +31,22 @@ def faults_of_steps(settled: bool) -> int:
 def test_memory_that_was_freed_is_not_faulted_in_again():
     assert faults_of_steps(settled=True) < 100
     assert faults_of_steps(settled=False) > 100_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator's settings are glibc's")
+def test_freed_memory_goes_back_when_asked():
+    program = textwrap.dedent("""
+        from graphrec.process import return_freed_memory, settle_process
+        settle_process()
+        import torch
+        def resident():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * 4096
+        blocks = [torch.ones(16_000_000) for _ in range(4)]
+        del blocks
+        kept = resident()
+        return_freed_memory()
+        print(kept - resident())
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 200_000_000

@@ -27,6 +27,7 @@ class TestBlend(GradientCase):
             for name, value in other.state_dict().items():
                 if name not in other.prepared_names():
                     value.copy_(self.relabelled_weight(name, model, other, relabelling))
+        other.complete(histories_of(relabelling.graph))
         return other.eval()
 
     def relabelled_weight(self, name, model, other, relabelling):
@@ -292,6 +293,42 @@ def test_equal_scores_become_zeros(size):
 def test_a_closed_form_in_single_precision_joins_a_model_in_double_precision():
     first = SoftmaxMF(2, 3, dim=5).double()
     blend = Blend(first, EASE(3, 1.0)).eval()
-    blend.prepare(Histories.from_lists([[0, 1], [2]], [0, 1]))
+    histories = Histories.from_lists([[0, 1], [2]], [0, 1])
+    blend.prepare(histories)
+    blend.complete(histories)
     with torch.no_grad():
         assert blend.score(Histories.from_lists([[0], []], [1, 0])).isfinite().all()
+
+
+def test_the_closed_form_is_fitted_when_training_is_over_and_its_moments_gone(monkeypatch):
+    optimizers, moments = [], []
+
+    class Watched(torch.optim.AdamW):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            optimizers.append(self)
+
+    class Watching(EASE):
+        def fit(self, histories, validate=None):
+            moments.append(len(optimizers[-1].state))
+            return super().fit(histories, validate)
+
+    first, second = TinyModel(), Watching(NUM_ITEMS, 1.0)
+    sizes = []
+    first.before_loss = lambda number: sizes.append(second.weight.numel())
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    config = TrainConfig(epochs=2, batch_size=11, select_by="mrr", device="cpu", patience=0, eval_every=2)
+    Trainer(config, quiet=True).fit(Blend(first, second), tiny_graph(), ScriptedEvaluator([0.1] * 8))
+    assert moments == [0, 0]  # once in each phase
+    assert not any(sizes)
+    assert second.weight.numel() == NUM_ITEMS**2
+
+
+def test_what_is_fitted_stays_until_other_histories_are_prepared():
+    blend, histories = Blend(TinyModel(), EASE(NUM_ITEMS, 1.0)), Histories.from_lists([[0, 1], [1, 2]])
+    blend.complete(histories)
+    weight = blend.second.weight
+    blend.complete(histories)
+    assert blend.second.weight is weight
+    blend.prepare(histories)
+    assert not blend.second.weight.numel()

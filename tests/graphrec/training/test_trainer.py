@@ -230,10 +230,17 @@ def test_seconds_are_told_apart(monkeypatch):
         now[0] += seconds
 
     model.before_loss = lambda number: spend(1)
+    model.prepare = lambda histories: spend(1000)
+    model.complete = lambda histories: spend(10_000)
     plain = evaluator.evaluate
     evaluator.evaluate = lambda *args, **kwargs: spend(100) or plain(*args, **kwargs)
     result = fit(model, evaluator, epochs=2, patience=0)
-    assert result.seconds == {"select": 2 * NUM_STEPS, "refit": result.best_epoch * NUM_STEPS, "evaluate": 200}
+    assert result.seconds == {
+        "select": 2 * NUM_STEPS,
+        "refit": result.best_epoch * NUM_STEPS,
+        "evaluate": 200,
+        "prepare": 32_000,  # before each phase; before each of two evaluations, and after the refit
+    }
     assert [r["seconds"] for r in result.history] == [NUM_STEPS] * len(result.history)
 
 
