@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from graphrec.layers.ops import EdgeLayout, dot_scores, segment_softmax
 from graphrec.layers.ops.kernels import product, working_dtype
 from graphrec.layers.ops.standalone import standalone, standalone_backward
 
-LEAST_TEMPERATURE = 0.025  # below, exp((cos - 1) / temperature) leaves single precision
+LEAST_TEMPERATURE = 0.025  # below, exp(cos / temperature) times a small weight leaves single precision
 ENTRIES_AT_ONCE = 2**24  # history entries times candidates, where no gradient is wanted
 
 
@@ -134,23 +135,29 @@ class _Match(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, alpha: Tensor, candidate: Tensor, layout: EdgeLayout, temperature: float
     ) -> Tensor:
-        powers = x @ candidate.t()  # [total, num_candidates]
-        powers.sub_(1.0).mul_(1 / temperature).exp_()
+        # exp(cos / τ) stays in range from the least temperature on: nothing need be taken off, which saves a pass.
+        powers = ((x / temperature) @ candidate.t()).exp_()  # [total, num_candidates]
         total = product(layout.rowptr, layout.src, alpha, powers)
         total.clamp_(min=torch.finfo(total.dtype).tiny)
         ctx.save_for_backward(x, alpha, candidate, powers, total)
         ctx.layout, ctx.temperature = layout, temperature
         empty = layout.rowptr[1:] == layout.rowptr[:-1]
-        return total.log().mul_(temperature).add_(1.0).masked_fill_(empty.unsqueeze(1), 0.0)
+        return total.log().mul_(temperature).masked_fill_(empty.unsqueeze(1), 0.0)
 
     @staticmethod
     @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, alpha, candidate, powers, total = ctx.saved_tensors
         # d m / d cos = α = A exp(...) / total; the temperature cancels.
-        pulled = (grad / total).index_select(0, ctx.layout.destination).mul_(powers)
+        pulled, of_user = torch.empty_like(powers), grad / total
+        bounds = ctx.layout.rowptr.tolist()
+        for user, (start, end) in enumerate(
+            pairwise(bounds)
+        ):  # in the cache, where one product of all would be in memory
+            torch.mul(powers[start:end], of_user[user], out=pulled[start:end])
         to_alpha = pulled.sum(dim=1).mul_(ctx.temperature) if ctx.needs_input_grad[1] else None
-        pulled.mul_(alpha.unsqueeze(1))
-        to_x = pulled @ candidate if ctx.needs_input_grad[0] else None
-        to_candidate = pulled.t() @ x if ctx.needs_input_grad[2] else None
+        # A weight of each entry scales vectors, not the matrix.
+        weight = alpha.unsqueeze(1)
+        to_x = (pulled @ candidate).mul_(weight) if ctx.needs_input_grad[0] else None
+        to_candidate = pulled.t() @ (x * weight) if ctx.needs_input_grad[2] else None
         return to_x, to_alpha, to_candidate, None, None
