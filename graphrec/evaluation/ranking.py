@@ -82,13 +82,11 @@ def best(model: Recommender, scores: Tensor, k: int, seen: Histories, seed: int)
 
 
 def best_of(
-    model: Recommender, search: ProductSearch, histories: Histories, k: int, seen: Histories, seed: int
+    model: Recommender, search: ProductSearch, users: Tensor, k: int, seen: Histories, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Do as :func:`best`, by the search among the model's items."""
-    product = model.product(histories)
-    assert product is not None  # or there were no search
+    """Do as :func:`best`, by the search among the model's items for user vectors ``[batch_size, dim]``."""
     with _naming(model, seen):
-        return search.top_k(product.users, k, seen, seed)
+        return search.top_k(users, k, seen, seed)
 
 
 @contextmanager

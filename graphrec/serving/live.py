@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -13,40 +12,16 @@ import torch
 
 from graphrec.errors import ArgumentError, StoreError, StrangerError, check_range
 from graphrec.evaluation.ranking import best, best_of
-from graphrec.histories import Histories
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.explain import Explanation, explain
 from graphrec.serving.growth import can_grow, check_items, grow
 from graphrec.serving.live_items import LiveItems
-from graphrec.serving.live_users import NOTHING, Change, Indices, LiveUsers, Times
+from graphrec.serving.live_users import Change, Indices, LiveUsers
+from graphrec.serving.questions import Question, asked, in_rows
 from graphrec.serving.recommender import Recommendation, RunRecommender
 from graphrec.serving.store import GUEST, Event, NewItem, Store
 from kg_loaders import RecGraph, UnknownIdError
-
-
-@dataclass(frozen=True, eq=False)
-class Question:
-    """What :meth:`LiveRecommender.answer` is asked: a user's past, and what not to return.
-
-    Args:
-        history: Item indices, oldest first.
-        times: When each of them was taken, in seconds; ``None`` where the data have no times.
-        left_out: Items that are not recommended; the history is not, either.
-        user_index: The user's index in the data set; ``None`` for strangers.
-        k: How many items.
-    """
-
-    history: Indices
-    times: Times | None
-    left_out: Indices
-    user_index: int | None
-    k: int
-
-    @property
-    def seen(self) -> Indices:
-        """All that is not returned."""
-        return np.concatenate([self.history, self.left_out]) if len(self.left_out) else self.history
 
 
 class LiveRecommender:
@@ -216,20 +191,16 @@ class LiveRecommender:
         run, graph = live.run, live.run.graph
         if not questions:
             return []
-        # An inductive model may know a user's attributes, if not the user.
-        users = [-1 if question.user_index is None else question.user_index for question in questions]
-        histories = _batch(
-            [question.history for question in questions], [question.times for question in questions], users
-        )
         # As in RunRecommender, ties are drawn by the user; a stranger counts as the first row.
         drawn_by = [question.user_index or 0 for question in questions]
-        seen = _batch([question.seen for question in questions], user_index=drawn_by)
+        seen = in_rows([question.seen for question in questions], user_index=drawn_by)
         with torch.no_grad():
             k = max(question.k for question in questions)
             if live.search_by_product is None:
-                items, values = best(run.model, run.model.score(histories), k, seen, run.seed)
+                items, values = best(run.model, run.model.score(asked(questions)), k, seen, run.seed)
             else:
-                items, values = best_of(run.model, live.search_by_product, histories, k, seen, run.seed)
+                users = live.user_vectors.of(questions)
+                items, values = best_of(run.model, live.search_by_product, users, k, seen, run.seed)
         labels, ids = graph.item_labels, graph.entities.ids
         return [
             [
@@ -246,7 +217,7 @@ class LiveRecommender:
         """Explain the score of an item for a user or a stranger; see :func:`~graphrec.serving.explain.explain`."""
         question = self.question(user_id, history)
         known = None if question.user_index is None else [question.user_index]
-        histories = _batch([question.history], [question.times], known)
+        histories = in_rows([question.history], [question.times], known)
         run, index = self._items.run, self.find(item)
         return explain(run, histories, index, k)
 
@@ -393,17 +364,3 @@ class LiveRecommender:
                 first = items.anybody()
                 run.model.score(first)
                 explain(run, first, 0)
-
-
-def _batch(
-    rows: Sequence[Indices], times: Sequence[Times | None] = (), user_index: Sequence[int] | None = None
-) -> Histories:
-    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
-    told = [part for part in times if part is not None]
-    return Histories(
-        torch.from_numpy(np.concatenate([NOTHING, *rows])),
-        torch.from_numpy(offsets),
-        None if user_index is None else torch.tensor(user_index),
-        torch.from_numpy(np.concatenate(told)) if told else None,  # a run tells of all users or of none
-    )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from graphrec.errors import ArgumentError
 from graphrec.evaluation.product import ProductSearch
 from graphrec.histories import Histories
+from graphrec.serving.questions import UserVectors
 from graphrec.serving.recommender import RunRecommender
 from graphrec.serving.store import NewItem
 from kg_loaders import UnknownIdError
@@ -55,6 +56,11 @@ class LiveItems:
         return ProductSearch.of(self.run.model, self.anybody())
 
     @cached_property
+    def user_vectors(self) -> UserVectors:
+        """The vectors that :attr:`search_by_product` is asked with."""
+        return UserVectors(self.run.model)
+
+    @cached_property
     def index(self) -> dict[str, int]:
         """Items by id."""
         return {id_: item for item, id_ in enumerate(self.run.graph.items)}
@@ -82,7 +88,7 @@ class LiveItems:
 
     def warm(self) -> None:
         """Make now what the first question would wait for."""
-        _ = self.index, self.by_title, self.bits, self.search_by_product
+        _ = self.index, self.by_title, self.bits, self.search_by_product, self.user_vectors
 
     def find(self, text: str) -> int:
         """Return the index of the item that an id or a whole title means, whatever the title's case.

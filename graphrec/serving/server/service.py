@@ -16,8 +16,9 @@ import numpy as np
 
 from graphrec.errors import ArgumentError, RunError, StrangerError, check_choice
 from graphrec.serving.interleaving import TEAMS, team_draft
-from graphrec.serving.live import LiveRecommender, Question
+from graphrec.serving.live import LiveRecommender
 from graphrec.serving.online import JOINED
+from graphrec.serving.questions import Question
 from graphrec.serving.recommender import Recommendation
 from graphrec.serving.server.schemas import ModelOut, RecommendRequest
 from graphrec.serving.store import Event, ShownList, Store

@@ -1,0 +1,113 @@
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from cases.graphs import histories_of, planted_graph
+
+from graphrec.models import EASE, InductiveKGAT
+from graphrec.serving.live import LiveRecommender
+from graphrec.serving.questions import Question, UserVectors, asked
+from graphrec.serving.recommender import RunRecommender
+from graphrec.serving.store import Event, Store
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(planted_graph(), dim=8)
+    model.prepare(histories_of(planted_graph()))
+    return model.eval()
+
+
+@pytest.fixture
+def noted(model, monkeypatch):
+    """How many users the model was asked about, call by call."""
+    plain, sizes = model.product, []
+    monkeypatch.setattr(model, "product", lambda histories: sizes.append(len(histories)) or plain(histories))
+    return sizes
+
+
+def question(items, user_index, times=None):
+    nothing = np.empty(0, dtype=np.int64)
+    return Question(np.array(items, dtype=np.int64), times, nothing, user_index, 5)
+
+
+@torch.no_grad()
+def test_vectors_are_those_of_the_model(model):
+    questions = [question([0, 4], 3), question([1], None), question([7, 2, 5], 1)]
+    vectors = UserVectors(model)
+    expected = model.product(asked(questions)).users
+    torch.testing.assert_close(vectors.of(questions), expected)
+    torch.testing.assert_close(vectors.of(questions[::-1]), expected.flip(0))
+
+
+@torch.no_grad()
+def test_a_known_user_costs_the_model_once_until_something_changes(model, noted):
+    vectors, before = UserVectors(model), question([0, 4], 3)
+    for asking in ([before], [before, before], [question([0, 4], 3)], [question([0, 4, 9], 3)], [before]):
+        vectors.of(asking)
+    assert noted == [1, 1]
+    vectors.of([before, question([0, 4], 2)])  # somebody else with the same past
+    assert noted == [1, 1, 1]
+    vectors.of([question([0, 4], 3, np.array([1.0, 2.0])), question([0, 4], 3, np.array([1.0, 3.0]))])
+    assert noted == [1, 1, 1, 2]
+
+
+@torch.no_grad()
+def test_nothing_is_kept_of_strangers(model, noted):
+    vectors = UserVectors(model)
+    for _ in range(2):
+        vectors.of([question([0, 4], None)])
+    assert noted == [1, 1]
+
+
+@torch.no_grad()
+def test_whoever_asked_longest_ago_makes_room(model, noted):
+    vectors = UserVectors(model, most=2)
+    for user in (0, 1, 0, 2, 0, 1):
+        vectors.of([question([3], user)])
+    assert len(noted) == 4  # 0, 1, 2, and 1 again
+    vectors.of([question([3], user) for user in range(5)])  # more at once than are kept
+    torch.testing.assert_close(vectors.of([question([3], 4)]), model.product(asked([question([3], 4)])).users)
+
+
+def test_many_threads_get_the_vectors_of_their_own_questions(model):
+    vectors = UserVectors(model, most=5)
+    questions = [question([user, user + 1], user) for user in range(12)]
+    with torch.no_grad():
+        expected = model.product(asked(questions)).users
+
+    def ask(number):
+        with torch.no_grad():
+            mine = [(number + step) % len(questions) for step in range(3)]
+            return mine, vectors.of([questions[user] for user in mine])
+
+    with ThreadPoolExecutor(8) as threads:
+        for mine, found in threads.map(ask, range(200)):
+            torch.testing.assert_close(found, expected[mine])
+
+
+def test_a_like_changes_the_list_of_a_user_whose_vector_was_kept(model, tmp_path):
+    graph = planted_graph()
+    user = graph.users.id_of(0)
+    with Store(tmp_path / "live.sqlite") as store:
+        live = LiveRecommender(RunRecommender(copy.deepcopy(model), graph), store)
+        before = live.recommend(user_id=user)
+        assert live.recommend(user_id=user) == before
+        liked = before[0].item_id
+        live.add_events([Event(user, liked)])
+        after = live.recommend(user_id=user)
+        assert liked not in [item.item_id for item in after]
+        stranger = live.recommend(history=[graph.items.id_of(item) for item in live.past(user)])
+        scores = {item.item_id: item.score for item in stranger}
+        assert {item.item_id: pytest.approx(item.score, rel=1e-4) for item in after} == scores
+
+
+def test_models_that_are_no_product_are_asked_each_time():
+    graph = planted_graph()
+    model = EASE.from_graph(graph)
+    model.fit(histories_of(graph))
+    live = LiveRecommender(RunRecommender(model, graph))
+    assert len(live.recommend(user_id=graph.users.id_of(0), k=3)) == 3
