@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
+from graphrec.evaluation.packed import GROUP, PackedItems
 from graphrec.evaluation.topk import NotANumberError, drawn_by_whom, in_drawn_order, top_k
 from graphrec.histories import Histories
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 BLOCK_SCORES = 2**18
 FEWEST_ROWS, MOST_ROWS = 2**10, 2**15  # items of a block
 FEW_SCORES = 2**16  # of which none is worth leaving out
-HEIGHT = 16  # items that share a maximum
+HEIGHT = GROUP  # items that share a maximum
+MOST_PACKED = 32  # users; the arithmetic of more takes longer than reading the items does
 SPARE = 2  # groups searched beyond the k that would do if products were exact
 FEWEST_GROUPS = 4  # for each one that is searched; with fewer, to score all items costs no more
 
@@ -35,10 +38,11 @@ class ProductSearch:
     groups with the largest maxima hold the answer; they, and two more, are scored again. Two products of the same
     vectors may differ in their last digits, by
 
-    .. math:: \varepsilon = 2 (d + 1) 2^{-24} \, |p_u| \max_j |q_j|
+    .. math:: \varepsilon = 2 (d + 2) 2^{-24} \, |p_u| \max_j |q_j|
 
     at most. Where a group that was left out comes nearer than that to the last of the list, or the cut-off runs through
-    a tie, the row is ranked by its scores of all items. So lists are exact, and ties are drawn as in ``top_k``.
+    a tie, the row is ranked by its scores of all items. So lists are exact, and ties are drawn as in ``top_k``. For few
+    users the maxima are those of :class:`~graphrec.evaluation.packed.PackedItems`, whose error is known too.
 
     Args:
         items: :math:`q_j`, float32 ``[num_items, dim]``, on the CPU.
@@ -67,6 +71,11 @@ class ProductSearch:
         table = self._items if self._bias is None else torch.cat([self._items, self._bias.unsqueeze(1)], dim=1)
         self._table = table.contiguous()  # [num_items, width]
         self._longest = float(self._table.norm(dim=1).max()) if len(table) else 0.0
+
+    @cached_property
+    def packed(self) -> PackedItems | None:
+        """The items in half the memory, made when few users first ask; ``None`` where they cannot be."""
+        return PackedItems.of(self._items, self._bias)
 
     @classmethod
     def of(cls, model: Recommender, histories: Histories) -> ProductSearch | None:
@@ -108,7 +117,8 @@ class ProductSearch:
             return top_k(self._scores(users), k, seen, seed)
         drawn_by = drawn_by_whom(seen, len(users), num_items, users.device)
         asked = users if self._bias is None else torch.cat([users, users.new_ones(len(users), 1)], dim=1)
-        blocks = _Blocks(self._table, asked.contiguous(), seen)
+        packed = self.packed if len(users) <= MOST_PACKED and bool(users.isfinite().all()) else None
+        blocks = _Blocks(self._table, asked.contiguous(), seen, packed)
         # From here on the arrays are small, and numpy's operators start in a fraction of the time of torch's.
         best, groups = (found.numpy() for found in blocks.maxima().topk(searched + 1, dim=1))
         not_a_number = np.isnan(best[:, 0])  # NaN counts as the largest of all
@@ -119,7 +129,9 @@ class ProductSearch:
         found = torch.from_numpy(np.take_along_axis(items, place.numpy()[:, :k], axis=1))
         last, after = top.numpy()[:, k - 1], top.numpy()[:, k]
         top = top[:, :k]
-        slack = 2 * (dim + 1) * 2.0**-24 * self._longest * asked.norm(dim=1).numpy()
+        slack = 2 * (dim + 2) * 2.0**-24 * self._longest * asked.norm(dim=1).numpy()
+        if packed is not None:
+            slack += packed.error(users).numpy()
         # The other way round, so that what cannot be compared is in doubt too.
         with np.errstate(invalid="ignore"):  # infinite scores
             doubtful = np.flatnonzero(~((after < last) & (best[:, searched] + slack < last)))
@@ -146,13 +158,15 @@ class _Blocks:
         table: ``[num_items, width]``.
         asked: ``[batch_size, width]``.
         seen: Whose scores are ``-inf``.
+        packed: The same items, whose groups are blocks of their own.
     """
 
-    def __init__(self, table: Tensor, asked: Tensor, seen: Histories | None) -> None:
+    def __init__(self, table: Tensor, asked: Tensor, seen: Histories | None, packed: PackedItems | None) -> None:
         self._table = table
         self._asked = asked
+        self._packed = packed
         rows = min(MOST_ROWS, max(FEWEST_ROWS, BLOCK_SCORES // len(asked)), len(table) + HEIGHT - 1)
-        self._width = rows // HEIGHT  # groups of a block
+        self._width = rows // HEIGHT if packed is None else 1  # groups of a block
         self._rows = self._width * HEIGHT
         self._num_blocks = math.ceil(len(table) / self._rows)
         items = np.empty(0, dtype=np.int64) if seen is None else seen.items.numpy()
@@ -163,6 +177,11 @@ class _Blocks:
     def maxima(self) -> Tensor:
         """Return the maximum of each group, ``[batch_size, num_groups]``; NaN where one of its scores is NaN."""
         batch_size, rows = len(self._asked), self._rows
+        if self._packed is not None:
+            by_user = np.lexsort((self._hidden_items, self._hidden_rows))
+            offsets = np.searchsorted(self._hidden_rows[by_user], np.arange(batch_size + 1))
+            users = self._asked[:, : self._packed.dim]
+            return self._packed.maxima(users, offsets, self._hidden_items[by_user])
         block = np.empty((batch_size, rows), dtype=np.float32)
         maxima = np.empty((batch_size, self._num_blocks, self._width), dtype=np.float32)
         bounds = np.searchsorted(self._hidden_items, np.arange(self._num_blocks + 1) * rows)

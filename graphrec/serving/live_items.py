@@ -89,6 +89,8 @@ class LiveItems:
     def warm(self) -> None:
         """Make now what the first question would wait for."""
         _ = self.index, self.by_title, self.bits, self.search_by_product, self.user_vectors
+        if self.search_by_product is not None:
+            _ = self.search_by_product.packed
 
     def find(self, text: str) -> int:
         """Return the index of the item that an id or a whole title means, whatever the title's case.

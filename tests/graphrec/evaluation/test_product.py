@@ -6,13 +6,23 @@ import torch
 from cases.graphs import histories_of, planted_graph
 
 from graphrec.errors import ArgumentError
+from graphrec.evaluation import product
 from graphrec.evaluation.product import BLOCK_SCORES, FEW_SCORES, ProductSearch
 from graphrec.evaluation.topk import top_k
 from graphrec.histories import Histories
+from graphrec.layers.ops.compiled.build import library
 from graphrec.models import BPRMF, EASE, InductiveKGAT
 
 NUM_ITEMS, NUM_USERS, DIM = 6007, 64, 9  # several blocks, the last one not full
 assert NUM_ITEMS * NUM_USERS > BLOCK_SCORES > FEW_SCORES
+
+
+@pytest.fixture(params=["packed", "as floats"], autouse=True)
+def looked_at(request, monkeypatch):
+    """Whether the first look is at packed items, for any number of users, or at floats."""
+    if request.param == "packed" and library() is None:
+        pytest.skip("no compiler")
+    monkeypatch.setattr(product, "MOST_PACKED", 10**9 if request.param == "packed" else 0)
 
 
 def whole_numbers(shape, largest, seed):
