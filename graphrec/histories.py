@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import torch
@@ -151,6 +152,13 @@ class Histories:
     def recent(self, length: int) -> Histories:
         """Return the same users with their last ``length`` items at most."""
         return self.keep(self.from_end < length) if bool((self.lengths > length).any()) else self
+
+    def fingerprint(self) -> bytes:
+        """Return what tells these histories apart from others, a digest of all they hold."""
+        digest = blake2b(digest_size=16)
+        for part in (self.offsets, self.items, self.times, self.weights, self.user_index):
+            digest.update(b"-" if part is None else part.cpu().numpy().tobytes())
+        return digest.digest()
 
     def recent_without_each(self, length: int) -> tuple[Histories, Tensor]:
         """Return what decides the last ``length`` items of one history when any one of its items is left out.

@@ -13,6 +13,8 @@ from graphrec.errors import ArgumentError, NotFittedError, StrangerError
 from graphrec.histories import Histories
 from kg_loaders import RecGraph
 
+MOST_RECENT = 32  # histories of which a model remembers something
+
 
 class Product(NamedTuple):
     r"""Scores as products, :math:`s(u, j) = p_u \cdot q_j + b_j`.
@@ -135,6 +137,18 @@ class Recommender(nn.Module, ABC):
             self._cache[key] = compute()
         return self._cache[key]
 
+    def cached_of(self, key: str, histories: Histories, compute: Callable[[], Any]) -> Any:
+        """Do as :meth:`cached`, of what belongs to histories; kept of the few that were asked about last."""
+        recent: dict[bytes, Any] = self.cached(key, dict)
+        whose = histories.fingerprint()
+        value = recent.get(whose)
+        if value is None:
+            value = recent[whose] = compute()
+            # The oldest go; another thread may have taken one already.
+            for other in list(recent)[:-MOST_RECENT]:
+                recent.pop(other, None)
+        return value
+
     def forget(self) -> None:
         """Drop all that :meth:`cached` remembers; call it after changing weights in evaluation mode."""
         self._cache.clear()
@@ -215,7 +229,9 @@ class ClosedFormRecommender(Recommender):
             ArgumentError: An item is outside the catalogue.
         """
         if not any(self.get_buffer(name).numel() for name in self._result_shapes):
-            raise NotFittedError(f"{type(self).__name__} has not been fitted; call fit() or load a fitted state first")
+            raise NotFittedError(
+                f"{type(self).__name__} has not been fitted; call fit(), or complete() of a Blend, or load a fitted state"
+            )
         self.check_items(histories)
 
     def check_items(self, histories: Histories) -> None:

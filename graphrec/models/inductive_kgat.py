@@ -471,7 +471,12 @@ class InductiveKGAT(ItemSide):
             return None
         h, g = self.cached("vectors", self.item_vectors)
         read, place = histories.recent_without_each(self.max_length)
-        user = F.normalize(self.sequence.last_without_each(self._longer(h[read.items]), read.times), dim=1)
+        sequence = self.sequence
+
+        def states() -> Tensor:  # the same for any item: whoever asks why of a whole list waits for them once
+            return F.normalize(sequence.last_without_each(self._longer(h[read.items]), read.times), dim=1)
+
+        user = self.cached_of("states without each", read, states)
         candidate = F.normalize(g[item : item + 1], dim=1)
         scores = torch.addmm(self.cached("bias", self.bias)[item : item + 1], user / self.temperature, candidate.t())
         scores = self._by_head(read.without_each(), user, candidate, scores[:, 0])[place]

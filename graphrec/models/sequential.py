@@ -120,7 +120,9 @@ class SequentialRecommender(GradientRecommender):
     def score_without_each(self, histories: Histories, item: int) -> Tensor:
         """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`."""
         read, place = histories.recent_without_each(self.max_length)
-        state = self.scaled(self.last_states_without_each(read))
+        state: Tensor = self.cached_of(
+            "states without each", read, lambda: self.scaled(self.last_states_without_each(read))
+        )  # the same for any item
         row = torch.tensor([item], device=place.device)
         scores = (state @ self.unit(self.item.index_select(0, row)).t())[:, 0] + self._bias(row)
         return scores[place]

@@ -13,6 +13,7 @@ from cases.model_case import KGATCase, recall
 from graphrec.errors import ArgumentError, LongHistoryWarning, UnorderedHistoryWarning
 from graphrec.histories import Histories
 from graphrec.models import Blend, InductiveKGAT
+from graphrec.models.base import MOST_RECENT
 from graphrec.serving.explain import explain
 from graphrec.serving.recommender import RunRecommender
 from kg_loaders.synthetic import cold_items
@@ -132,6 +133,7 @@ def test_a_blend_reads_order_with_its_first_model_alone():
     assert model.first.first.sequence is not None
     assert model.first.second.sequence is None
     model.prepare(histories_of(graph))
+    model.complete(histories_of(graph))
     assert recall(model.eval().score(histories_of(graph)).detach(), graph) > 0
 
 
@@ -154,3 +156,31 @@ def test_an_answer_in_order_can_be_explained():
     assert explanation.score == pytest.approx(best.score, abs=1e-5)
     assert {past.item_id for past in explanation.past} == set(graph.items.ids_of(histories.items.tolist()))
     assert explanation.sentences
+
+
+def test_a_history_without_each_of_its_items_is_read_once_for_any_number_of_items(monkeypatch):
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(planted_graph(), dim=8, sequence=2).eval()
+    plain, calls = model.sequence.last_without_each, []
+    monkeypatch.setattr(model.sequence, "last_without_each", lambda *given: calls.append(1) or plain(*given))
+    histories = Histories.from_lists([[3, 1, 4, 1, 5]])
+    with torch.no_grad():
+        first = [model.score_without_each(histories, item) for item in (2, 7, 2)]
+        assert len(calls) == 1
+        assert torch.equal(first[0], first[2])
+        model.score_without_each(Histories.from_lists([[3, 1, 4, 1, 6]]), 2)
+        assert len(calls) == 2
+        model.forget()
+        assert torch.equal(model.score_without_each(histories, 2), first[0])
+    assert len(calls) == 3
+
+
+def test_what_belongs_to_histories_is_remembered_of_few():
+    model = InductiveKGAT.from_graph(planted_graph(), dim=8).eval()
+    asked = []
+    with torch.no_grad():
+        for number in [*range(MOST_RECENT + 1), MOST_RECENT, 0]:
+            model.cached_of(
+                "key", Histories.from_lists([[number]]), lambda number=number: asked.append(number) or number
+            )
+    assert asked == [*range(MOST_RECENT + 1), 0]

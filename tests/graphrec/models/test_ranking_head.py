@@ -335,6 +335,7 @@ def test_a_blend_of_models_with_heads_ranks():
     model = Blend.from_graph(graph, l2=10.0, match_temperature=0.1, **OPTIONS)
     assert model.first.first.head is not None
     model.prepare(histories_of(graph))
+    model.complete(histories_of(graph))
     assert recall(score(model.eval(), histories_of(graph)), graph) > 0
 
 

@@ -179,6 +179,7 @@ def test_every_model_can_be_asked(name):
     if kind is None:
         made = Blend.from_graph(graph, dim=8)
         made.prepare(histories_of(graph))
+        made.complete(histories_of(graph))
     else:
         made = kind.from_graph(graph)
     if hasattr(made, "fit"):
