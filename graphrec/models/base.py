@@ -230,7 +230,7 @@ class ClosedFormRecommender(Recommender):
         """
         if not any(self.get_buffer(name).numel() for name in self._result_shapes):
             raise NotFittedError(
-                f"{type(self).__name__} has not been fitted; call fit(), or complete() of a Blend, or load a fitted state"
+                f"{type(self).__name__} has not been fitted; call fit(), or complete() of a Blend, or load its state"
             )
         self.check_items(histories)
 
