@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 On = Literal["user", "item", "entity", "text"]
 By = Literal["id", "map", "predicate", "label", "vectors"]
 
+TWIN_PAIRS = "source pairs of items that are perhaps the target's own"
+
 Indices = NDArray[np.int64]
 
 
@@ -220,6 +222,28 @@ class LinkedPair:
         pairs, split = self.target.interactions, _codes(self.target).copy()
         split[np.isin(pairs.user, users) & (split == SPLITS.index("train"))] = SPLITS.index("valid")
         return self.with_target(self.target.with_split(split))
+
+    def without_twins(self) -> LinkedPair:
+        """Return the pair with the source's pairs of twins taken out: of items that may be the target's own.
+
+        See :func:`kg_loaders.twins.find_twins`; ``dropped`` says how many pairs they had.
+        """
+        from kg_loaders.twins import find_twins
+
+        pairs = self.source.interactions
+        twin = np.isin(self.items[pairs.item], find_twins(self)[:, 0])
+        source = replace(self.source, interactions=pairs[~twin])
+        return LinkedPair.of_matches(
+            source,
+            self.target,
+            self.on,
+            self.by,
+            self.matches,
+            self.same_users,
+            self.same_entities,
+            self.review,
+            {TWIN_PAIRS: int(twin.sum())} if twin.any() else {},
+        )
 
     def source_only(self) -> RecGraph:
         """Return the union without the target's train and validation pairs: what is known before the target is seen."""

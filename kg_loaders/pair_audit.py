@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kg_loaders.audit import Finding
 from kg_loaders.joining import HELD_OUT_PAIRS, TRAIN
+from kg_loaders.twins import find_twins, told_by_twins
 
 if TYPE_CHECKING:
     from kg_loaders.graph import RecGraph
@@ -46,7 +47,21 @@ def audit_pair(pair: LinkedPair) -> list[Finding]:
                 "the target's split must be as it was"),
         Finding("source pairs outside train", beyond, verdict(beyond, "problem"), "all of the source is train"),
     ]  # fmt: skip
-    return [*findings, _later(pair), _look_alikes(pair)]
+    return [*findings, _twins(pair), _later(pair), _look_alikes(pair)]
+
+
+def _twins(pair: LinkedPair) -> Finding:
+    """Count the held-out pairs whose user took, in the source, an item that may be the same product."""
+    check = "held-out target pairs told by a twin"
+    if not len(pair.shared_users):
+        return Finding(check, None, "-", "no shared users")
+    twins = find_twins(pair)
+    held = _codes(pair.target) != TRAIN
+    told = int((told_by_twins(pair, twins) & held).sum())
+    remark = f"of {int(held.sum()):,}; in the source their user took what may be the same item: see without_twins()"
+    entities = pair.union.entities
+    examples = tuple(f"{entities.id_of(int(one))} = {entities.id_of(int(other))}" for one, other in twins[:3])
+    return Finding(check, told, "problem" if told else "ok", remark, examples)
 
 
 def _later(pair: LinkedPair) -> Finding:

@@ -12,8 +12,8 @@ USAGE = """\
 usage: graphrec transfer SOURCE TARGET --on user|item|entity|text [--by id|map|predicate|label|vectors] [--map FILE]
                          [--predicate IRI] [--labels FEATURE,...] [--vectors FEATURE] [--threshold T]
                          [--on-ambiguous raise|review] [--settings A,B,...] [--comparators A,B,...] [--seeds N]
-                         [--metric METRIC] [--versus NAME] [--target-share SHARE] [--cold-share SHARE] [--out DIR]
-                         [--data.OPTION VALUE] [--model.OPTION VALUE] [--train.OPTION VALUE] [--json]
+                         [--metric METRIC] [--versus NAME] [--target-share SHARE] [--cold-share SHARE] [--without-twins]
+                         [--out DIR] [--data.OPTION VALUE] [--model.OPTION VALUE] [--train.OPTION VALUE] [--json]
 
 Link two data sets, fit models with and without the source, and measure all of them on the target's test users with the
 target's items as candidates: means over seeds with 95 % intervals, and paired tests. Popularity and EASE are always in.
@@ -28,6 +28,7 @@ Finished runs are taken as they are.
   --versus NAME             the setting or comparator to test the others against; the last setting when not given
   --target-share SHARE      keep only this share of the target's train and validation pairs
   --cold-share SHARE        take the target history from this share of the common test users, and measure them
+  --without-twins           take out of the source what may be the target's own items: nearly the same people took them
   --out DIR                 where the values of each run, the table and review.csv go
   --model.OPTION VALUE      options of InductiveKGAT and CrossDomainKGAT
   --train.OPTION VALUE      how they are trained
@@ -37,7 +38,7 @@ Finished runs are taken as they are.
 
 def main(argv: list[str]) -> None:
     """Run the command."""
-    words, options, flags = split_arguments(argv, flags=("--json", "--help", "-h"))
+    words, options, flags = split_arguments(argv, flags=("--without-twins", "--json", "--help", "-h"))
     if flags & {"--help", "-h"}:
         print(USAGE)
         return
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError("transfer needs --on user, item, entity or text: what is the same in both")
     from graphrec.experiment.transfer_comparison import run_transfer
 
-    table = run_transfer(words[0], words[1], linking, options, **given)
+    table = run_transfer(words[0], words[1], linking, options, without_twins="--without-twins" in flags, **given)
     if "--json" in flags:
         print_json(table.to_dict())
         return

@@ -167,6 +167,7 @@ def run_transfer(
     options: Sequence[str] = (),
     target_share: float | None = None,
     cold_share: float | None = None,
+    without_twins: bool = False,
     out: Path | None = None,
     **given: Any,
 ) -> Table:
@@ -181,6 +182,7 @@ def run_transfer(
         options: Settings of the target's split, the model and its training, as on the command line.
         target_share: Share of the target's train and validation pairs to keep; all when not given.
         cold_share: Share of the common test users who lose their target history; see :func:`cold_split`.
+        without_twins: Take items out of the source that may be the target's own; see :meth:`LinkedPair.without_twins`.
         out: Where values, table and ``review.csv`` go; ``runs/SOURCE-TARGET/transfer`` when not given.
         given: Further arguments of :func:`compare_transfer`.
 
@@ -199,11 +201,16 @@ def run_transfer(
     graph = load_graph(config.data)
     config = resolve(config, graph)
     pair = link(registry.load(source), prepare(graph, config), **linking)
+    if without_twins:
+        pair = pair.without_twins()
+    problems = [finding for finding in pair.audit() if finding.verdict == "problem"]
     if target_share is not None:
         pair = pair.keep_target(target_share)
     if cold_share is not None:
         pair, given["cold"] = cold_split(pair, cold_share)
     print(pair.summary(), file=sys.stderr, flush=True)
+    for finding in problems:
+        print(f"problem: {finding.count:,} {finding.check}, {finding.remark}", file=sys.stderr, flush=True)
     out = out or RUNS / f"{pair.source.name}-{pair.target.name}" / "transfer"
     if len(pair.review):
         make_folder(out, f"the folder --out {out}")
