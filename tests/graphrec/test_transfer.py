@@ -197,3 +197,25 @@ def test_wrong_usage_is_one_line(words, message, capsys, monkeypatch):
     load_by_name(graphs, monkeypatch)
     assert main(["transfer", *words]) in (1, 2)
     assert message in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_shop_that_lists_the_target_again_is_a_problem_and_can_be_left_out(tmp_path, capsys, monkeypatch):
+    near = planted(num_users=60, num_items=100, seed=2)
+    again = [f"again-{id_}" for id_ in near.items]
+    entities = kg_loaders.Vocabulary([*again, *near.entities.ids[near.num_items :]], "entity")
+    load_by_name({"again": replace(near, entities=entities, name="again"), "near": near}, monkeypatch)
+    words = ["transfer", "again", "near", "--on", "user", "--settings", "joint", "--seeds", "1", "--model.dim", "8"]
+    words += ["--train.epochs", "1", "--json"]
+
+    def figures(*more, folder):
+        assert main([*words, *more, "--out", str(tmp_path / folder)]) == 0
+        said = capsys.readouterr()
+        rows = {row["model"]: row["figures"]["ndcg@10"][0] for row in json.loads(said.out)["rows"]}
+        return said.err, rows[LABELS["ease-union"]]
+
+    said, told = figures(folder="with")
+    assert "held-out target pairs told by a twin, of 240; in the source their user took what may be" in said
+    said, rest = figures("--without-twins", folder="without")
+    assert "problem" not in said
+    assert "source pairs of items that are perhaps the target's own" in said
+    assert told > rest
