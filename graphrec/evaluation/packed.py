@@ -15,6 +15,7 @@ from graphrec.layers.ops.compiled.build import library
 
 GROUP = 16  # items side by side: GROUP in loops.c
 LARGEST = 32767  # 16 bits with a sign
+SMALLEST = 1e-30  # of a score: below, products of single channels leave float32
 
 
 class PackedItems:
@@ -52,8 +53,8 @@ class PackedItems:
 
     def error(self, users: Tensor) -> Tensor:
         """Return how far the scores of each user may be off by packing, ``[batch_size]``."""
-        # Half a step in each channel, and a little for the division by a step.
-        return 0.51 * users.abs() @ self._scale
+        # Half a step in each channel, a little for the division by a step, and numbers that are too small for float32.
+        return 0.51 * users.abs() @ self._scale + SMALLEST
 
     def maxima(self, users: Tensor, offsets: NDArray[np.int64], hidden: NDArray[np.int64]) -> Tensor:
         """Return the best score of each group, ``[batch_size, num_groups]``.
