@@ -43,6 +43,7 @@ class LiveRecommender:
 
     Example:
         >>> import tempfile
+        >>> from graphrec.histories import Histories
         >>> from graphrec.models import EASE
         >>> from kg_loaders.synthetic import planted
         >>> graph = planted()
