@@ -88,7 +88,7 @@ class GradientFit:
         self.progress = progress
         self.state = State()
         self.stopping = EarlyStopping(config.patience)
-        self.best: dict[str, Tensor] = {}  # of the best epoch; filled where no refit follows or something is chosen
+        self.best: dict[str, Tensor] = {}  # of the best epoch, see _kept
         self.guard = InterruptGuard()
         self.generator = torch.Generator()
 
@@ -257,10 +257,17 @@ class GradientFit:
         with self.learner.evaluating():
             valid = validate(self.evaluator, self.model, self.measured)
             better = self.stopping.update(number, valid[self.config.select_by])
-            if better and (self.model.chooses or not self.config.refit):
-                self.best = {name: value.detach().clone() for name, value in trained_state(self.model).items()}
+            if better:
+                self.best = self._kept(last=number == self.config.epochs)
         self.state.seconds["evaluate"] += time.perf_counter() - start
         return valid
+
+    def _kept(self, last: bool) -> dict[str, Tensor]:
+        """Return the weights as they are evaluated, where they are wanted later and the model will not hold them."""
+        wanted = self.model.chooses or not self.config.refit
+        if not wanted or (last and not self.learner.average):
+            return {}
+        return {name: value.detach().clone() for name, value in trained_state(self.model).items()}
 
     # Stopping and resuming
 
