@@ -299,7 +299,8 @@ class GradientFit:
         check_identity(self.checkpointer.path, saved["identity"], self.identity)
         # Sums over threads depend on how many there are; `deterministic` puts the number back after the run.
         torch.set_num_threads(saved["num_threads"])
-        self.state = State(**saved["state"])
+        # A checkpoint of an earlier version may count fewer kinds of seconds.
+        self.state = State(**saved["state"] | {"seconds": State().seconds | saved["state"]["seconds"]})
         self.stopping.restore(saved["stopping"])
         self.best = {k.removeprefix("best/"): v.to(self.device) for k, v in tensors.items() if k.startswith("best/")}
         if self.state.phase == "done":

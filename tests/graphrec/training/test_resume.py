@@ -23,7 +23,7 @@ from cases.tiny_training import (
 
 from graphrec.errors import RunError
 from graphrec.training import Interrupted, Trainer
-from graphrec.training.checkpoint import load_checkpoint
+from graphrec.training.checkpoint import load_checkpoint, save_checkpoint
 
 EVERY_STEP = 1e-9  # checkpoint_minutes
 
@@ -240,3 +240,14 @@ def test_kill_9_at_many_more_moments_ends_bit_equal(tmp_path):
     runs = run_killed(tmp_path, num_runs=12)
     assert all(runs["equal"])
     assert sum(runs["kills"]) >= 12
+
+
+def test_a_checkpoint_that_counts_fewer_kinds_of_seconds_goes_on(tmp_path):
+    with pytest.raises(Crash):
+        fit_tiny(tmp_path, crashing_at(7), checkpoint_minutes=EVERY_STEP)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, saved = load_checkpoint(path)
+    del saved["state"]["seconds"]["prepare"]
+    save_checkpoint(path, tensors, saved)
+    resumed = fit_tiny(tmp_path, checkpoint_minutes=EVERY_STEP)
+    assert outcome(*resumed) == outcome(*fit_tiny())
