@@ -39,7 +39,8 @@ def test_run_leaves_everything_that_is_known(config: RunConfig, tmp_path: Path) 
     assert expected <= names <= expected | {"tensorboard"}
     metrics = folder.metrics
     assert set(metrics["valid"]) == set(metrics["test"]) == {"recall@10", "coverage@10"}
-    assert metrics["seconds"]["train"] == metrics["seconds"]["select"] + metrics["seconds"]["refit"]
+    seconds = metrics["seconds"]
+    assert seconds["train"] == pytest.approx(seconds["select"] + seconds["refit"] + seconds["prepare"])
     assert 1 <= metrics["best_epoch"] <= metrics["num_epochs"] <= 3
     assert metrics["peak_memory_mb"] > 10
     records = [json.loads(line) for line in (folder.path / "log.jsonl").read_text().splitlines()]
