@@ -35,10 +35,10 @@ class PackedItems:
 
     def __init__(self, items: Tensor, bias: Tensor | None = None) -> None:
         num_items, self.dim = items.shape
-        scale = items.abs().amax(dim=0) / LARGEST
-        self._scale = torch.where(scale > 0, scale, 1.0)  # [dim]
+        self._scale = items.abs().amax(dim=0) / LARGEST  # [dim]; 0 for a channel of zeros, which is off by nothing
         padding = -num_items % GROUP
-        whole = F.pad((items / self._scale).round(), (0, 0, 0, padding)).to(torch.int16)
+        steps = items / torch.where(self._scale > 0, self._scale, 1.0)
+        whole = F.pad(steps.round(), (0, 0, 0, padding)).to(torch.int16)
         self._items = whole.view(-1, GROUP, self.dim).transpose(1, 2).contiguous()  # [num_groups, dim, 16]
         bias = items.new_zeros(num_items) if bias is None else bias
         self._bias = F.pad(bias, (0, padding), value=-torch.inf)  # items that do not exist are no one's best

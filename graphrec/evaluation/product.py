@@ -178,7 +178,7 @@ class _Blocks:
         """Return the maximum of each group, ``[batch_size, num_groups]``; NaN where one of its scores is NaN."""
         batch_size, rows = len(self._asked), self._rows
         if self._packed is not None:
-            by_user = np.lexsort((self._hidden_items, self._hidden_rows))
+            by_user = np.argsort(self._hidden_rows, kind="stable")  # each user's items ascend, as all of them do
             offsets = np.searchsorted(self._hidden_rows[by_user], np.arange(batch_size + 1))
             users = self._asked[:, : self._packed.dim]
             return self._packed.maxima(users, offsets, self._hidden_items[by_user])

@@ -53,6 +53,8 @@ def test_a_channel_of_zeros_is_no_division_by_zero():
     items[:, 1] = torch.arange(20.0)
     found = PackedItems(items).maxima(torch.ones(1, 3), np.zeros(2, dtype=np.int64), NOTHING)
     torch.testing.assert_close(found, torch.tensor([[15.0, 19.0]]), rtol=1e-4, atol=0.0)
+    alone = PackedItems(items[:, 1:2])
+    assert torch.equal(PackedItems(items).error(torch.ones(1, 3)), alone.error(torch.ones(1, 1)))  # nor in doubt
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
