@@ -149,15 +149,21 @@ class _Match(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, alpha, candidate, powers, total = ctx.saved_tensors
         # d m / d cos = α = A exp(...) / total; the temperature cancels.
-        pulled, of_user = torch.empty_like(powers), grad / total
-        bounds = ctx.layout.rowptr.tolist()
-        for user, (start, end) in enumerate(
-            pairwise(bounds)
-        ):  # in the cache, where one product of all would be in memory
-            torch.mul(powers[start:end], of_user[user], out=pulled[start:end])
+        pulled = _times_own(powers, grad / total, ctx.layout)
         to_alpha = pulled.sum(dim=1).mul_(ctx.temperature) if ctx.needs_input_grad[1] else None
         # A weight of each entry scales vectors, not the matrix.
         weight = alpha.unsqueeze(1)
         to_x = (pulled @ candidate).mul_(weight) if ctx.needs_input_grad[0] else None
         to_candidate = pulled.t() @ (x * weight) if ctx.needs_input_grad[2] else None
         return to_x, to_alpha, to_candidate, None, None
+
+
+def _times_own(powers: Tensor, of_user: Tensor, layout: EdgeLayout) -> Tensor:
+    """Multiply each entry's row of ``powers`` by its user's row."""
+    if powers.device.type != "cpu":
+        return of_user.index_select(0, layout.destination).mul_(powers)
+    out = torch.empty_like(powers)
+    # User by user the rows stay in the cache; a copy of a user's row for each entry would go to memory and back.
+    for user, (start, end) in enumerate(pairwise(layout.rowptr.tolist())):
+        torch.mul(powers[start:end], of_user[user], out=out[start:end])
+    return out
