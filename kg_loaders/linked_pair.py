@@ -186,9 +186,9 @@ class LinkedPair:
         same = (self.target.users == target.users, self.target.entities == target.entities)
         if not all(same) or target.num_items != self.target.num_items:
             raise GraphError("with_target takes the same users, items and entities; link other graphs anew")
-        return LinkedPair.of_matches(
-            self.source, target, self.on, self.by, self.matches, self.same_users, self.same_entities, self.review, {}
-        )
+        # What the two graphs have in common is counted anew; what was taken out of the source stays out.
+        kept = {TWIN_PAIRS: self.dropped[TWIN_PAIRS]} if TWIN_PAIRS in self.dropped else {}
+        return self._joined_anew(self.source, target, kept)
 
     def keep_target(self, share: float, seed: int = 0) -> LinkedPair:
         """Return the pair with a random share of the target's train and validation pairs: a learning curve's point.
@@ -232,18 +232,14 @@ class LinkedPair:
 
         pairs = self.source.interactions
         twin = np.isin(self.items[pairs.item], find_twins(self)[:, 0])
+        twins = self.dropped.get(TWIN_PAIRS, 0) + int(twin.sum())
         source = replace(self.source, interactions=pairs[~twin])
-        return LinkedPair.of_matches(
-            source,
-            self.target,
-            self.on,
-            self.by,
-            self.matches,
-            self.same_users,
-            self.same_entities,
-            self.review,
-            {TWIN_PAIRS: int(twin.sum())} if twin.any() else {},
-        )
+        return self._joined_anew(source, self.target, {TWIN_PAIRS: twins} if twins else {})
+
+    def _joined_anew(self, source: RecGraph, target: RecGraph, dropped: Mapping[str, int]) -> LinkedPair:
+        """Return these graphs linked as before."""
+        how = (self.on, self.by, self.matches, self.same_users, self.same_entities, self.review)
+        return LinkedPair.of_matches(source, target, *how, dropped)
 
     def source_only(self) -> RecGraph:
         """Return the union without the target's train and validation pairs: what is known before the target is seen."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 LEAST_USERS = 3  # who took both; fewer may be chance
 LEAST_ALIKE = 0.5  # Jaccard index of the two items' users
 TIMES_OWN = 1.5  # as alike as the most alike item of either's own domain: tastes alone make goods of one kind alike
+BLOCK_ITEMS = 1024  # whose likeness to all others is counted at once
 
 Indices = NDArray[np.int64]
 
@@ -48,35 +50,34 @@ def find_twins(pair: LinkedPair) -> Indices:
     own = pair.items[ours.item]
     apart = own >= pair.target.num_items  # an item that is linked is no twin of itself
     source, target = matrix(pair.users[ours.user[apart]], own[apart]), matrix(theirs.user, theirs.item)
-    row, column, common, alike = _alike(source, target)
     nearest = np.maximum(_most_alike_own(source), _most_alike_own(target))
-    kept = np.flatnonzero(
-        (common >= LEAST_USERS)
-        & (alike >= LEAST_ALIKE)
-        & (alike >= TIMES_OWN * np.maximum(nearest[row], nearest[column]))
-    )
-    kept = kept[np.lexsort((column[kept], row[kept], -alike[kept]))]
-    return np.stack([row[kept], column[kept]], axis=1).astype(np.int64)
+    found: list[tuple[float, int, int]] = []
+    for row, column, common, alike in _alike(source, target):
+        least = np.maximum(LEAST_ALIKE, TIMES_OWN * np.maximum(nearest[row], nearest[column]))
+        kept = (common >= LEAST_USERS) & (alike >= least)
+        found += zip(-alike[kept], row[kept], column[kept], strict=True)
+    return np.array([pair[1:] for pair in sorted(found)], dtype=np.int64).reshape(-1, 2)
 
 
-def _alike(left: Any, right: Any) -> tuple[Indices, Indices, NDArray[np.float32], NDArray[np.float32]]:
-    """Return pairs of items that somebody took both of, by how many, and the Jaccard index of their users."""
-    common = (left.T @ right).tocoo()
+def _alike(left: Any, right: Any) -> Iterator[tuple[Indices, Indices, NDArray[np.float32], NDArray[np.float32]]]:
+    """Yield pairs of items that somebody took both of, by how many, and the Jaccard index of their users.
+
+    A block of items at a time: the pairs of a large shop are more than memory holds.
+    """
+    items = left.T.tocsr()
     num_left, num_right = (np.asarray(matrix.sum(axis=0)).ravel() for matrix in (left, right))
-    return (
-        common.row,
-        common.col,
-        common.data,
-        common.data / (num_left[common.row] + num_right[common.col] - common.data),
-    )
+    for start in range(0, items.shape[0], BLOCK_ITEMS):
+        common = (items[start : start + BLOCK_ITEMS] @ right).tocoo()
+        row = common.row + start
+        yield row, common.col, common.data, common.data / (num_left[row] + num_right[common.col] - common.data)
 
 
 def _most_alike_own(matrix: Any) -> NDArray[np.float32]:
     """Return how alike each item is to the most alike other of the same domain that two people took with it."""
-    row, column, common, alike = _alike(matrix, matrix)
-    others = (row != column) & (common > 1)
     most = np.zeros(matrix.shape[1], dtype=np.float32)
-    np.maximum.at(most, row[others], alike[others])
+    for row, column, common, alike in _alike(matrix, matrix):
+        others = (row != column) & (common > 1)
+        np.maximum.at(most, row[others], alike[others])
     return most
 
 

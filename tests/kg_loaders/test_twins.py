@@ -3,6 +3,7 @@ import pytest
 from cases.domains import TEST, TRAIN, graph, pairs_of
 
 from kg_loaders import link
+from kg_loaders import twins as twins_module
 from kg_loaders.linked_pair import TWIN_PAIRS
 from kg_loaders.splits import random_split
 from kg_loaders.synthetic import planted
@@ -55,8 +56,17 @@ def test_without_twins_the_source_says_nothing_of_them_and_the_rest_stays():
     assert pairs_of(without.target) == pairs_of(pair.target)
     assert without.union.num_items == pair.union.num_items
     assert len(find_twins(without)) == 0
-    assert TWIN_PAIRS not in without.without_twins().dropped
+    assert without.without_twins().dropped == without.dropped
+    assert without.keep_target(0.5).dropped[TWIN_PAIRS] == 4
+    assert TWIN_PAIRS not in pair.keep_target(0.5).dropped
     assert "4 source pairs of items that are perhaps the target's own" in without.summary()
+
+
+def test_blocks_of_items_find_what_all_at_once_do(monkeypatch):
+    pair = link(*shop_and_department(), on="user")
+    whole = find_twins(pair)
+    monkeypatch.setattr(twins_module, "BLOCK_ITEMS", 1)
+    assert np.array_equal(find_twins(pair), whole)
 
 
 def test_no_shared_users_no_twins():
