@@ -29,6 +29,12 @@ class Group:
     without: str = ""
     setting: str = ""
 
+    @property
+    def read_kg(self) -> str:
+        """What its runs read of a knowledge graph: :attr:`kg`, but nothing where the data have no triples."""
+        has_kg = any(folder.info.sizes["triples"] for folder in self.folders)
+        return self.kg if has_kg or self.kg == "none" else ""
+
 
 def metrics_of(config: RunConfig, tested: str | None) -> tuple[tuple[str, ...], str]:
     """Return all metrics that are measured, and the one to test, after making sure that it has a value a user."""
@@ -50,7 +56,7 @@ def rows_of(groups: Sequence[Group], part: str, metrics: Sequence[str], tested: 
     return tuple(
         Row(
             group.model,
-            group.kg,
+            group.read_kg,
             tuple(folder.config.seed for folder in group.folders),
             {metric: _figure(metric, group.folders, part, per_user) for metric in metrics},
             p_value,

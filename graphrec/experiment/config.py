@@ -173,22 +173,24 @@ def plain(value: Any) -> Any:
     return value
 
 
-def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """Return the first setting in which two configurations, as plain values, differ, and its two values.
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each setting in which two configurations, as plain values, differ, and its two values.
 
     Example:
-        >>> first_difference({"train": {"epochs": 3, "seed": 0}}, {"train": {"epochs": 4, "seed": 0}})
-        ('train.epochs', 3, 4)
+        >>> list(differences({"train": {"epochs": 3, "seed": 0}}, {"train": {"epochs": 4, "seed": 0}}))
+        [('train.epochs', 3, 4)]
     """
     for key in [*old, *(key for key in new if key not in old)]:
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            inner = first_difference(before, after)
-            if inner is not None:
-                return f"{key}.{inner[0]}", inner[1], inner[2]
+            yield from ((f"{key}.{name}", *values) for name, *values in differences(before, after))
         elif before != after:
-            return key, before, after
-    return None
+            yield key, before, after
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """Return the first of :func:`differences`, or ``None`` where there is none."""
+    return next(differences(old, new), None)
 
 
 def resolve_model(name: str) -> str:

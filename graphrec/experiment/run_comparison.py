@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graphrec.errors import ConfigError, RunError
 from graphrec.experiment.comparison_rows import Group, metrics_of, rows_of
-from graphrec.experiment.config import RunConfig, first_difference, reads_kg
+from graphrec.experiment.config import RunConfig, differences, first_difference, reads_kg
 from graphrec.experiment.files import make_folder
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.report import Table
@@ -95,14 +95,29 @@ def _check_same_users(folders: Sequence[RunFolder], part: str) -> None:
 
 
 def _named(groups: Sequence[tuple[RunFolder, ...]]) -> list[Group]:
-    """Name each row by its model and knowledge graph, and where that names two, by the first setting that differs."""
+    """Name each row by its model and knowledge graph.
+
+    Where that names several, each but the first also by settings in which it differs from the first: by one where that
+    tells it from the others, else by as many as it takes.
+    """
     firsts: dict[tuple[str, str], RunConfig] = {}
-    named = []
+    whole: list[tuple[str, str, list[str]]] = []
     for group in groups:
         config = group[0].config
         kg = config.data.kg if reads_kg(config.model.name) else ""
         first = firsts.setdefault((config.model.name, kg), config)
-        changed = first_difference(first.to_dict(), replace(config, seed=first.seed, out=first.out).to_dict())
-        setting = "" if changed is None else f"{changed[0]} {changed[2]}"
-        named.append(Group(config.model.name, kg, group, setting=setting))
-    return named
+        changed = differences(first.to_dict(), replace(config, seed=first.seed, out=first.out).to_dict())
+        whole.append((config.model.name, kg, [f"{setting} {value}" for setting, _, value in changed]))
+    said = [(model, kg, settings[:1]) for model, kg, settings in whole]
+    while True:
+        again = [
+            (model, kg, settings[: len(few) + 1] if said.count((model, kg, few)) > 1 else few)
+            for (model, kg, settings), (_, _, few) in zip(whole, said, strict=True)
+        ]
+        if again == said:
+            break
+        said = again
+    return [
+        Group(model, kg, group, setting=", ".join(settings))
+        for (model, kg, settings), group in zip(said, groups, strict=True)
+    ]

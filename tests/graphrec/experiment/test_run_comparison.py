@@ -46,6 +46,25 @@ def test_finished_runs_make_a_table(dataset: Path, tmp_path: Path) -> None:
     assert compare_runs(paths).reference == "Popularity"
 
 
+def test_rows_that_differ_in_one_setting_alike_say_another(dataset: Path, tmp_path: Path) -> None:
+    settings = ((), ("--model.dim=6",), ("--model.dim=6", "--train.learning_rate=0.02"), ("--model.dim=7",))
+    paths = [finished(dataset, tmp_path / str(i), *given) for i, given in enumerate(settings)]
+    assert [label for label, _ in labels(compare_runs(paths))] == [
+        "InductiveKGAT, with KG",
+        "InductiveKGAT, with KG (model.dim 6)",
+        "InductiveKGAT, with KG (model.dim 6, train.learning_rate 0.02)",
+        "InductiveKGAT, with KG (model.dim 7)",
+    ]
+
+
+def test_data_without_triples_have_no_row_with_a_kg(tmp_path: Path) -> None:
+    folder = tmp_path / "films"
+    tables.write(planted(num_users=30, num_items=40), folder)
+    (folder / "triples.csv").unlink()
+    paths = [finished(folder, tmp_path / str(dim), f"--model.dim={dim}") for dim in (4, 5)]
+    assert [label for label, _ in labels(compare_runs(paths))] == ["InductiveKGAT", "InductiveKGAT (model.dim 5)"]
+
+
 def test_runs_that_answer_other_questions_are_refused(dataset: Path, tmp_path: Path) -> None:
     path = finished(dataset, tmp_path / "own")
     with pytest.raises(ConfigError, match="at least two, got 1"):
