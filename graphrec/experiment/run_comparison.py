@@ -101,23 +101,17 @@ def _named(groups: Sequence[tuple[RunFolder, ...]]) -> list[Group]:
     tells it from the others, else by as many as it takes.
     """
     firsts: dict[tuple[str, str], RunConfig] = {}
-    whole: list[tuple[str, str, list[str]]] = []
+    changed: list[tuple[str, str, list[str]]] = []
     for group in groups:
         config = group[0].config
         kg = config.data.kg if reads_kg(config.model.name) else ""
         first = firsts.setdefault((config.model.name, kg), config)
-        changed = differences(first.to_dict(), replace(config, seed=first.seed, out=first.out).to_dict())
-        whole.append((config.model.name, kg, [f"{setting} {value}" for setting, _, value in changed]))
-    said = [(model, kg, settings[:1]) for model, kg, settings in whole]
-    while True:
-        again = [
-            (model, kg, settings[: len(few) + 1] if said.count((model, kg, few)) > 1 else few)
-            for (model, kg, settings), (_, _, few) in zip(whole, said, strict=True)
-        ]
-        if again == said:
-            break
-        said = again
-    return [
-        Group(model, kg, group, setting=", ".join(settings))
-        for (model, kg, settings), group in zip(said, groups, strict=True)
-    ]
+        found = differences(first.to_dict(), replace(config, seed=first.seed, out=first.out).to_dict())
+        changed.append((config.model.name, kg, [f"{setting} {value}" for setting, _, value in found]))
+    named = []
+    for i, ((model, read, settings), group) in enumerate(zip(changed, groups, strict=True)):
+        others = [row[2] for j, row in enumerate(changed) if j != i and row[:2] == (model, read)]
+        starts = (settings[:count] for count in range(1, len(settings)))
+        said = next((some for some in starts if all(other[: len(some)] != some for other in others)), settings)
+        named.append(Group(model, read, group, setting=", ".join(said)))
+    return named
