@@ -77,7 +77,8 @@ def compare(
         ablate: Add a row for the reference without each of its parts (:mod:`graphrec.experiment.ablation`).
 
     Raises:
-        ConfigError: An unknown model or setting, or committed configurations that split the data differently.
+        ConfigError: An unknown model or setting, another ``kg`` than "full" where the data have no triples, or
+            committed configurations that split the data differently.
     """
     chosen = _with_baselines(models)
     seeds = tuple(dict.fromkeys(seeds))
@@ -101,6 +102,8 @@ def compare(
     }
     _check_agreement(configs)
     graph = load_graph(configs[reference].data) if graph is None else graph
+    if not graph.num_triples and set(kg) != {"full"}:
+        raise ConfigError(f"kg must be 'full' for {graph.name!r}, which has no triples, got {', '.join(map(repr, kg))}")
     configs = {name: resolve(config, graph) for name, config in configs.items()}
     has_test = prepare(graph, configs[reference]).has_split("test")
     if not has_test:

@@ -72,6 +72,12 @@ def test_what_is_finished_is_not_trained_again(dataset: Path, tmp_path: Path, mo
     assert len(trained) == 2  # one epoch selecting, one refitting, for the one new seed
 
 
+def test_without_triples_there_is_nothing_to_shuffle(tmp_path: Path) -> None:
+    shop = planted().without_kg()
+    with pytest.raises(ConfigError, match=r"kg must be 'full' for 'planted', .* no triples, got 'full', 'shuffled'"):
+        compare("planted", ["InductiveKGAT"], kg=["full", "shuffled"], out=tmp_path, graph=shop)
+
+
 def test_mean_is_over_seeds(dataset: Path, tmp_path: Path) -> None:
     single = [
         compare(str(dataset), seeds=[seed], options=SHORT, out=tmp_path, quiet=True).rows[-1].figures["recall@10"].mean
