@@ -47,6 +47,7 @@ class LinkedPair:
         from_target: Which of the union's interactions are the target's, bool ``[union.num_interactions]``.
         review: Matches to look at: ambiguous ones, which are not linked, and similar ones, which are.
         dropped: What linking left out, by reason.
+        unlinked: What of it was left out before the graphs were joined.
         matches: The nodes that are linked, int64 ``[num_linked, 2]`` of (source, target).
         same_users: Whether users of equal ids were taken to be the same.
         same_entities: Whether entities of equal ids were taken to be the same.
@@ -63,6 +64,7 @@ class LinkedPair:
     from_target: NDArray[np.bool_]
     review: pd.DataFrame = field(repr=False)
     dropped: Mapping[str, int]
+    unlinked: Mapping[str, int]
     matches: Indices
     same_users: bool
     same_entities: bool
@@ -107,6 +109,7 @@ class LinkedPair:
             from_target=joined.from_target,
             review=review,
             dropped=joined.dropped,
+            unlinked=dict(dropped),
             matches=matches,
             same_users=same_users,
             same_entities=same_entities,
@@ -186,9 +189,8 @@ class LinkedPair:
         same = (self.target.users == target.users, self.target.entities == target.entities)
         if not all(same) or target.num_items != self.target.num_items:
             raise GraphError("with_target takes the same users, items and entities; link other graphs anew")
-        # What the two graphs have in common is counted anew; what was taken out of the source stays out.
-        kept = {TWIN_PAIRS: self.dropped[TWIN_PAIRS]} if TWIN_PAIRS in self.dropped else {}
-        return self._joined_anew(self.source, target, kept)
+        # What the two graphs have in common is counted anew; what was left out before stays out.
+        return self._joined_anew(self.source, target, self.unlinked)
 
     def keep_target(self, share: float, seed: int = 0) -> LinkedPair:
         """Return the pair with a random share of the target's train and validation pairs: a learning curve's point.
@@ -234,7 +236,7 @@ class LinkedPair:
         twin = np.isin(self.items[pairs.item], find_twins(self)[:, 0])
         twins = self.dropped.get(TWIN_PAIRS, 0) + int(twin.sum())
         source = replace(self.source, interactions=pairs[~twin])
-        return self._joined_anew(source, self.target, {TWIN_PAIRS: twins} if twins else {})
+        return self._joined_anew(source, self.target, {**self.unlinked, **({TWIN_PAIRS: twins} if twins else {})})
 
     def _joined_anew(self, source: RecGraph, target: RecGraph, dropped: Mapping[str, int]) -> LinkedPair:
         """Return these graphs linked as before."""

@@ -13,7 +13,8 @@ usage: graphrec transfer SOURCE TARGET --on user|item|entity|text [--by id|map|p
                          [--predicate IRI] [--labels FEATURE,...] [--vectors FEATURE] [--threshold T]
                          [--on-ambiguous raise|review] [--settings A,B,...] [--comparators A,B,...] [--seeds N]
                          [--metric METRIC] [--versus NAME] [--target-share SHARE] [--cold-share SHARE] [--without-twins]
-                         [--out DIR] [--data.OPTION VALUE] [--model.OPTION VALUE] [--train.OPTION VALUE] [--json]
+                         [--out DIR] [--data.OPTION VALUE] [--model.OPTION VALUE] [--train.OPTION VALUE]
+                         [--eval.metrics A,B,...] [--json]
 
 Link two data sets, fit models with and without the source, and measure all of them on the target's test users with the
 target's items as candidates: means over seeds with 95 % intervals, and paired tests. Popularity and EASE are always in.
@@ -32,6 +33,7 @@ Finished runs are taken as they are.
   --out DIR                 where the values of each run, the table and review.csv go
   --model.OPTION VALUE      options of InductiveKGAT and CrossDomainKGAT
   --train.OPTION VALUE      how they are trained
+  --eval.metrics A,B,...    what is measured
   --json                    print JSON for machines
 """
 

@@ -37,18 +37,24 @@ def ablations(
     has_kg = reads_kg and graph.num_triples > 0 and config.data.kg != "none"
     modalities = tuple(config.model.options.get("modalities", ()))
     if has_kg and config.data.kg == "full" and (modalities or not needs_content):
-        yield "KG", replace(config, data=replace(config.data, kg="none"))
+        left = _with(config, has_content=bool(modalities))
+        yield "KG", replace(left, data=replace(config.data, kg="none"))
     can_do_without = has_kg or not needs_content
     for name in modalities if can_do_without or len(modalities) > 1 else ():
-        yield name, _with(config, modalities=tuple(other for other in modalities if other != name))
+        left_over = tuple(other for other in modalities if other != name)
+        yield name, _with(config, has_content=has_kg or bool(left_over), modalities=left_over)
     if len(modalities) > 1 and can_do_without:
-        yield " and ".join(modalities), _with(config, modalities=())
+        yield " and ".join(modalities), _with(config, has_content=has_kg, modalities=())
     for option, without, name in SWITCHES:
+        if option == "match_temperature" and config.model.options.get("l2") == 0:
+            continue  # a Blend of two, which without one of them is none
         if config.model.options.get(option):
             yield name, _with(config, **{option: without})
 
 
-def _with(config: RunConfig, **options: Any) -> RunConfig:
+def _with(config: RunConfig, has_content: bool = True, **options: Any) -> RunConfig:
+    if not has_content and config.model.options.get("content_weight"):
+        options["content_weight"] = 0.0  # a Blend's second model is then plain EASE
     if options.get("modalities") == () and config.model.options.get("like_neighbors"):
         options["like_neighbors"] = 0  # nothing is left to be like
     if "head" in options:

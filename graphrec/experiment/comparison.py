@@ -92,7 +92,7 @@ def compare(
     if reference not in chosen:
         raise ConfigError(f"versus must be one of the compared models {', '.join(chosen)}, got {versus!r}")
 
-    for name, instead in (("seed", "seeds"), ("out", "out"), ("config", "options")):
+    for name, instead in (("seed", "seeds"), ("out", "out"), ("config", "options"), ("data.kg", "kg")):
         if take_option(options, name)[1] is not None:
             raise ConfigError(f"--{name} is for one run; a comparison takes {instead}")
     shared, own = split_model_options(options)
@@ -111,9 +111,11 @@ def compare(
     metrics, tested = metrics_of(configs[reference], metric)
 
     entries = [entry for name, config in configs.items() for entry in _entries(name, config, seeds, kg)]
+    at = next((i for i, entry in enumerate(entries) if entry.model == reference), None)
+    if at is None:
+        raise ConfigError(f"kg must hold 'full' or 'shuffled': {reference} cannot do without a knowledge graph")
     if ablate:
-        entries += _ablated(configs[reference], graph, seeds)
-    at = next(i for i, entry in enumerate(entries) if entry.model == reference)
+        entries += _ablated(entries[at].configs[0], graph, seeds)
     out = out or RUNS / Path(graph.name).name / "compare"
     finished = _run_all(entries, graph, out, quiet)
     part = "test" if has_test else "valid"

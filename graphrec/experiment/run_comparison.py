@@ -36,14 +36,15 @@ def compare_runs(
         ConfigError: Fewer than two runs, or runs of other data, splits or evaluations than the reference's.
         RunError: A folder holds no finished run, or runs have no part in common on which all were measured.
     """
-    paths = [Path(path) for path in dict.fromkeys(map(str, paths))]
-    if len(paths) < 2:
-        raise ConfigError(f"a comparison of runs takes at least two, got {len(paths)}")
-    chosen = Path(versus) if versus is not None else paths[-1]
-    if chosen not in paths:
-        raise ConfigError(f"versus must be one of the compared runs {', '.join(map(str, paths))}, got {str(versus)!r}")
-    folders = [RunFolder.open(path) for path in paths]
-    reference = folders[paths.index(chosen)]
+    chosen = Path(versus if versus is not None else paths[-1] if paths else "").resolve()
+    named = {Path(path).resolve(): Path(path) for path in paths}  # a folder is one run, however it is spelled
+    if len(named) < 2:
+        raise ConfigError(f"a comparison of runs takes at least two, got {len(named)}")
+    if chosen not in named:
+        shown = ", ".join(map(str, named.values()))
+        raise ConfigError(f"versus must be one of the compared runs {shown}, got {str(versus)!r}")
+    folders = [RunFolder.open(path) for path in named.values()]
+    reference = folders[list(named).index(chosen)]
     for folder in folders:
         _check_same_question(folder, reference)
     part = "test" if all("test" in folder.metrics for folder in folders) else "valid"

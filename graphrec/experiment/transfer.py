@@ -216,8 +216,9 @@ class TransferStudy:
             raise ArgumentError(f"setting must not be {kind!r} for a pair that shares no users: nobody crosses")
         if not self._factors:
             alone = IALS.from_graph(self.pair.target)
-            Trainer(replace(self.train, refit=False), seed=seed, quiet=self.quiet).fit(
-                alone, self.pair.target, self.evaluator(seed=seed)
+            # By one seed, whichever comes first: a comparison that goes on must choose what it chose before.
+            Trainer(replace(self.train, refit=False), seed=0, quiet=self.quiet).fit(
+                alone, self.pair.target, self.evaluator(seed=0)
             )
             self._factors = dict(zip(("l2", "confidence"), alone.chosen.tolist(), strict=True))
         model = BRIDGES[kind].from_graph(self.pair.union, **self._factors)

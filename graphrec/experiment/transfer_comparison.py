@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphrec.errors import ArgumentError, check_choice
+from graphrec.errors import ArgumentError, ConfigError, check_choice
 from graphrec.evaluation import combined_interval, paired_bootstrap_rows
 from graphrec.experiment.catalogue import FLAGSHIP, find_committed
 from graphrec.experiment.data import load_graph, prepare, resolve
@@ -113,6 +112,11 @@ def compare_transfer(
     seeds = tuple(dict.fromkeys(seeds))
     if not seeds:
         raise ArgumentError("seeds must hold at least one seed, got none")
+    if cold is not None:
+        is_asked_cold = np.isin(np.unique(pair.target.part("test").user), cold)
+        sizes = int(is_asked_cold.sum()), int((~is_asked_cold).sum())
+        if min(sizes) < 2:
+            raise ArgumentError(f"an interval takes two test users, got {sizes[0]} cold ones and {sizes[1]} others")
     study = TransferStudy(pair, train, options, trains, quiet=True)
     own_seeds = {name: seeds if name in (*SETTINGS, *RANDOM) else seeds[:1] for name in rows}
     runs: dict[tuple[str, int], _Run] = {}
@@ -190,13 +194,19 @@ def run_transfer(
         ConfigError: An unknown setting.
         GraphError: The two cannot be linked as asked.
     """
-    own: dict[str, Any] = {}
+    if take_option(options, "model", "model.name")[1] is not None:
+        raise ConfigError("--model is for one run; a transfer takes --settings and --comparators")
+    cross: list[str] = []
     rest = list(options)
     for name in CROSS_OPTIONS:
         rest, value = take_option(rest, f"model.{name}")
         if value is not None:
-            own[name] = yaml.safe_load(value)
+            cross += [f"--model.{name}", value]
+    read = read_options(["--model", "CrossDomainKGAT", *cross], target).config.model.options
+    own = {name: read[name] for name in CROSS_OPTIONS if f"--model.{name}" in cross}
     config = read_options(["--model", FLAGSHIP, *rest], target).config
+    if config.eval.metrics is not None and take_option(rest, "eval.metrics")[1] is not None:
+        given.setdefault("metrics", config.eval.metrics)
     asked = dict(config.model.options)
     graph = load_graph(config.data)
     config = resolve(config, graph)

@@ -186,9 +186,10 @@ def tune(
     )
     # Another seed for every number of trials done: one that starts again would draw what an earlier call drew.
     study.sampler = optuna.samplers.TPESampler(seed=base.seed + len(study.trials))
-    asked = {"settings": base.hash, "space": path.read_text(encoding="utf-8")}
+    asked = {"settings": base.hash, "space": path.read_text(encoding="utf-8"), "graph": visible.fingerprint}
     if study.trials and study.user_attrs != asked:
-        raise RunError(f"{folder} holds a study of other settings or another search space; choose another --out")
+        what = "other settings or data, or another search space"
+        raise RunError(f"{folder} holds a study of {what}; choose another --out")
     for name, value in asked.items():
         study.set_user_attr(name, value)
 
@@ -216,6 +217,7 @@ def _measure(config: RunConfig, graph: RecGraph, trial: optuna.Trial) -> float:
     """Train one trial and return its best validation figure."""
     import optuna
 
+    from graphrec.models.base import GradientRecommender
     from graphrec.training import Trainer
 
     def report(record: dict[str, Any]) -> None:
@@ -227,7 +229,9 @@ def _measure(config: RunConfig, graph: RecGraph, trial: optuna.Trial) -> float:
 
     trainer = Trainer(replace(config.train, refit=False), seed=config.seed, quiet=True)
     model = build_model(config, graph)
-    return trainer.fit(model, graph, build_evaluator(config), on_record=report).best_value
+    # The values that a closed form tries are no learning curve: the last may be the best.
+    curve = report if isinstance(model, GradientRecommender) else None
+    return trainer.fit(model, graph, build_evaluator(config), on_record=curve).best_value
 
 
 def _without_test(graph: RecGraph) -> RecGraph:

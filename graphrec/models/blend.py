@@ -164,6 +164,9 @@ class Blend(GradientRecommender):
 
     def choose(self, validate: Callable[[], float]) -> dict[str, float]:
         """Choose the weights of blends within, then the second model's; see :meth:`GradientRecommender.choose`."""
+        for model in self.modules():  # a run that was stopped while choosing goes on with the weights it tried last
+            if isinstance(model, Blend):
+                model.weight.fill_(model._middle)
         within = {}
         for name, model in (("first", self.first), ("second", self.second)):
             if isinstance(model, GradientRecommender) and model.chooses:

@@ -16,7 +16,7 @@ MixedPrecision = Literal["auto", "off"]
 class TrainConfig:
     """How a model is trained.
 
-    A model in closed form reads only ``select_by``, ``refit``, ``device`` and ``num_threads``.
+    A model in closed form reads only ``valid_users``, ``select_by``, ``refit``, ``device`` and ``num_threads``.
 
     Args:
         epochs: Most passes over the users while selecting, and the horizon of ``schedule`` in both phases; >= 1.

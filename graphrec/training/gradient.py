@@ -303,6 +303,7 @@ class GradientFit:
         self.state = State(**saved["state"] | {"seconds": State().seconds | saved["state"]["seconds"]})
         self.stopping.restore(saved["stopping"])
         self.best = {k.removeprefix("best/"): v.to(self.device) for k, v in tensors.items() if k.startswith("best/")}
+        load_trained(self.model, tensors, "model/")  # what is prepared may hang on it
         if self.state.phase == "done":
             histories = self._histories().to(self.device)
             self.model.prepare(histories)

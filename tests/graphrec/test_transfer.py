@@ -7,9 +7,9 @@ import torch
 
 import kg_loaders
 from graphrec.cli import main
-from graphrec.errors import ArgumentError
+from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
-from graphrec.experiment.transfer_comparison import LABELS, compare_transfer
+from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, run_transfer
 from graphrec.histories import Histories
 from graphrec.models import CrossDomainKGAT, InductiveKGAT
 from graphrec.training import TrainConfig
@@ -219,3 +219,43 @@ def test_a_shop_that_lists_the_target_again_is_a_problem_and_can_be_left_out(tmp
     assert "problem" not in said
     assert "source pairs of items that are perhaps the target's own" in said
     assert told > rest
+
+
+def test_a_bridge_of_a_seed_is_the_same_whatever_seed_came_first():
+    pytest.importorskip("implicit", reason="the baselines extra is not installed")
+    target = planted(num_users=40, num_items=120, noise=0.8, activity=0.3, seed=1)
+    source = replace(planted(num_users=40, num_items=120, noise=0.6, seed=21), name="far")
+    pair = kg_loaders.link(source, target, on="user")
+    train = replace(TRAIN, epochs=1)
+
+    def chosen(*seeds):
+        study = TransferStudy(pair, train, trains={"emcdr": train})
+        return [study.fit("emcdr", seed).model.target.chosen.tolist() for seed in seeds][-1]
+
+    assert chosen(0, 1) == chosen(1)
+
+
+def test_one_cold_user_is_refused_before_anything_is_trained():
+    with pytest.raises(ArgumentError, match="an interval takes two test users, got 1 cold ones and"):
+        compare_transfer(linked(), cold=np.array([3]), quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.source_weight", "much"], "source_weight"),
+        (["--model.user_prior", "1"], "user_prior"),
+        (["--model", "EASE"], "--model is for one run; a transfer takes --settings and --comparators"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(options, message):
+    with pytest.raises(ConfigError, match=message):
+        run_transfer("nowhere", "nowhere", {"on": "user"}, options)
+
+
+def test_metrics_may_be_chosen(tmp_path, monkeypatch):
+    near = planted(num_users=60, num_items=100, seed=2)
+    load_by_name({"far": linked().source, "near": near}, monkeypatch)
+    options = ["--eval.metrics", "recall@50,ndcg@20", "--model.dim", "8", "--train.epochs", "1"]
+    table = run_transfer("far", "near", {"on": "user"}, options, settings=["target-only"], seeds=[0], out=tmp_path)
+    assert table.metrics == ("recall@50", "ndcg@20", "ndcg@10")  # the last is the one that is tested

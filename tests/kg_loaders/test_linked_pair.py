@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases.domains import books_and_films, pairs_of, two_records_of_one_site
 
-from kg_loaders import GraphError, KGLoaderError, Vocabulary, link
+from kg_loaders import Feature, GraphError, KGLoaderError, Vocabulary, link
 from kg_loaders.joining import HELD_OUT_PAIRS
 from kg_loaders.splits import random_split
 from kg_loaders.synthetic import planted
@@ -80,3 +80,12 @@ def test_the_repr_names_the_graphs():
     assert repr(link(*books_and_films(), on="user")) == (
         "LinkedPair('books' -> 'films' on user; shared: 2 users, 0 items, 1 entities)"
     )
+
+
+def test_what_was_not_linked_is_told_of_less_of_the_target_too():
+    source = planted(num_users=40, seed=1)
+    titles = np.array(["Item 3" if item in (3, 4) else f"Item {item}" for item in range(80)], dtype=object)
+    source = replace(source, name="far", item_features={"title": Feature.text(titles)})
+    pair = link(source, planted(), on="item", by="label", labels=["title"], on_ambiguous="review")
+    for other in (pair.keep_target(0.5), pair.without_history(np.array([1])), pair.without_twins()):
+        assert other.dropped["ambiguous matches"] == pair.dropped["ambiguous matches"] == 2

@@ -8,8 +8,10 @@ from cases.graphs import with_content
 
 from graphrec.experiment import RunFolder, compare
 from graphrec.experiment.ablation import ablations
+from graphrec.experiment.config import KgName
 from graphrec.experiment.data import resolve
 from graphrec.experiment.reading import read_options
+from graphrec.models import Blend
 from kg_loaders.synthetic import planted
 
 
@@ -97,3 +99,20 @@ def test_models_that_only_draw_ties_have_one_row_a_part(dataset: Path, tmp_path:
     ]
     with pytest.raises(ValueError, match="model.modalities is not a known setting"):
         compare(str(dataset), ["EASE"], seeds=[0], options=options, out=tmp_path, graph=GRAPH, quiet=True)
+
+
+def test_a_blend_stays_a_blend_without_a_part() -> None:
+    for options in (["l2=0", "match_temperature=0.1"], ["l2=5", "content_weight=1", "modalities=[image]"]):
+        config = resolve(read_options(["--model=Blend", *(f"--model.{o}" for o in options)], "planted").config, GRAPH)
+        left_over = [left for _, left in ablations(config, GRAPH, reads_kg=True)]
+        assert left_over
+        for left in left_over:
+            Blend.from_graph(GRAPH if left.data.kg == "full" else GRAPH.without_kg(), **left.model.options)
+
+
+def test_ablations_read_the_part_of_the_kg_that_the_reference_reads(dataset: Path, tmp_path: Path) -> None:
+    options = ["--train.epochs=1", "--train.select_by=recall@10", "--model.dim=8", "--model.co_neighbors=4"]
+    kg: list[KgName] = ["none", "full"]
+    table = compare(str(dataset), ["InductiveKGAT"], [0], kg, options=options, out=tmp_path, quiet=True, ablate=True)
+    rows = [(row.kg, row.without) for row in table.rows[2:]]
+    assert rows == [("none", ""), ("full", ""), ("none", "co-occurrences")]

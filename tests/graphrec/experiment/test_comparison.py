@@ -78,6 +78,11 @@ def test_without_triples_there_is_nothing_to_shuffle(tmp_path: Path) -> None:
         compare("planted", ["InductiveKGAT"], kg=["full", "shuffled"], out=tmp_path, graph=shop)
 
 
+def test_the_kg_is_chosen_for_all_rows_at_once(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--data.kg is for one run; a comparison takes kg"):
+        compare(str(dataset), options=["--data.kg", "none"], out=tmp_path, quiet=True)
+
+
 def test_mean_is_over_seeds(dataset: Path, tmp_path: Path) -> None:
     single = [
         compare(str(dataset), seeds=[seed], options=SHORT, out=tmp_path, quiet=True).rows[-1].figures["recall@10"].mean
@@ -165,3 +170,5 @@ def test_models_that_need_a_graph_have_no_row_without_and_what_draws_has_all_see
         str(dataset), ["inductive-kgat"], seeds=[0, 1], kg=["full", "none"], options=SHORT, out=tmp_path, quiet=True
     )
     assert labels(table) == [("Popularity", 1), ("EASE", 2), ("InductiveKGAT, with KG", 2)]
+    with pytest.raises(ConfigError, match="InductiveKGAT cannot do without a knowledge graph"):
+        compare(str(dataset), ["inductive-kgat"], kg=["none"], options=SHORT, out=tmp_path, quiet=True)

@@ -103,3 +103,9 @@ def test_runs_measured_on_other_users_are_refused(
     monkeypatch.setattr(RunFolder, "per_user", per_user)
     with pytest.raises(RunError, match="were measured on other users"):
         compare_runs(paths)
+
+
+def test_a_run_named_twice_is_one_run(dataset: Path, tmp_path: Path) -> None:
+    path = finished(dataset, tmp_path / "run")
+    with pytest.raises(ConfigError, match="takes at least two, got 1"):
+        compare_runs([path, f"{path}/", path / ".." / "run"])

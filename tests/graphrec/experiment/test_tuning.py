@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,23 @@ def test_committed_spaces_name_settings_that_exist() -> None:
         known = {f"model.{option}" for option in options_of(REAL_MODELS[name])}
         known |= {f"train.{field.name}" for field in fields(TrainConfig)}
         assert {dimension.name for dimension in read_space(path)} <= known, path
+
+
+def test_a_closed_form_is_tried_to_its_end(dataset: Path, tmp_path: Path, toy_models: None) -> None:
+    MODELS["ContentEASE"] = REAL_MODELS["ContentEASE"]
+    space = tmp_path / "space.yaml"
+    space.write_text("model.content_weight: {low: 0.1, high: 1000.0, log: true}\n")
+    options = ["--model=ContentEASE", "--model.l2=[1,10,100,1000]", "--train.select_by=ndcg@20"]
+    tune(str(dataset), options, space, trials=15, out=tmp_path / "study", quiet=True)
+    assert "pruned" not in (tmp_path / "study" / "trials.tsv").read_text()
+
+
+def test_a_study_of_other_data_is_refused(dataset: Path, space: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(dataset, tmp_path / "films")
+    tune(str(folder), SHORT, space, trials=1, out=tmp_path / "study", quiet=True)
+    pairs = folder / "interactions.csv"
+    lines = pairs.read_text().splitlines()
+    lines.remove(next(line for line in lines if "train" in line))
+    pairs.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunError, match="a study of other settings or data"):
+        tune(str(folder), SHORT, space, trials=1, out=tmp_path / "study", quiet=True)

@@ -6,7 +6,16 @@ import pytest
 import torch
 from cases.graphs import histories_of, planted_graph, with_content
 from cases.model_case import GradientCase
-from cases.tiny_training import NUM_ITEMS, ScriptedEvaluator, TinyClosedForm, TinyModel, fit_tiny, outcome, tiny_graph
+from cases.tiny_training import (
+    NUM_ITEMS,
+    ScriptedEvaluator,
+    StoppingEvaluator,
+    TinyClosedForm,
+    TinyModel,
+    fit_tiny,
+    outcome,
+    tiny_graph,
+)
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
@@ -198,6 +207,18 @@ def test_an_interrupt_while_choosing_is_heard_and_the_run_resumes(tmp_path, monk
     with pytest.raises(Interrupted):
         fit_tiny(tmp_path, model)
     assert outcome(*fit_tiny(tmp_path, tiny_blend())) == expected
+
+
+@pytest.mark.parametrize("stop_at", range(2, 9))
+def test_a_blend_of_three_stopped_while_choosing_chooses_the_same(tmp_path, stop_at):
+    graph = planted(num_users=60, noise=0.5, activity=0.5)
+    trainer = Trainer(TrainConfig(epochs=1, batch_size=32, select_by="ndcg@10", device="cpu"), seed=3, quiet=True)
+    whole, stopped, resumed = (Blend.from_graph(graph, dim=8, l2=5.0, match_temperature=0.2) for _ in range(3))
+    expected = trainer.fit(whole, graph, StoppingEvaluator())
+    with pytest.raises(Interrupted):
+        trainer.fit(stopped, graph, StoppingEvaluator(stop_at), tmp_path)
+    result = trainer.fit(resumed, graph, StoppingEvaluator(), tmp_path)
+    assert (result.chosen, result.valid) == (expected.chosen, expected.valid)
 
 
 def test_checkpoints_do_not_hold_the_closed_form(tmp_path):

@@ -8,11 +8,13 @@ import pytest
 import torch
 from cases.graphs import histories_of, other_history, planted_graph
 from cases.model_case import GradientCase, score
+from cases.tiny_training import StoppingEvaluator
 
 import kg_loaders
 from graphrec.errors import ArgumentError, NotFittedError
 from graphrec.histories import Histories
 from graphrec.models import EMCDR, PTUPCDR
+from graphrec.training import Interrupted, TrainConfig, Trainer
 from kg_loaders.joining import DOMAIN
 from kg_loaders.synthetic import planted
 
@@ -164,3 +166,15 @@ def test_wrong_domains_and_options_are_refused():
         PTUPCDR(3, both, meta_dim=0)
     with pytest.raises(ArgumentError, match="EMCDR needs a linked graph, whose items have the feature 'domain'"):
         EMCDR.from_graph(planted_graph())
+
+
+def test_a_bridge_goes_on_between_the_factors_it_began_with(tmp_path):
+    graph = with_domains(planted_graph())
+    trainer = Trainer(TrainConfig(epochs=3, batch_size=32, select_by="ndcg@10", device="cpu"), seed=3, quiet=True)
+    whole, stopped, resumed = (EMCDR.from_graph(graph, **SMALL) for _ in range(3))
+    trainer.fit(whole, graph, StoppingEvaluator())
+    with pytest.raises(Interrupted):
+        trainer.fit(stopped, graph, StoppingEvaluator(stop_at=2), tmp_path)
+    trainer.fit(resumed, graph, StoppingEvaluator(), tmp_path)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
