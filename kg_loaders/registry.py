@@ -97,8 +97,10 @@ def detect(folder: str | os.PathLike[str]) -> str:
             return name
     names = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else [path.name]
     shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    tables = any(Path(name).suffix in (".csv", ".tsv", ".parquet") for name in names)
+    own = "; tables of your own: interactions.csv with the columns user_id and item_id" if tables else ""
     raise UnknownDatasetError(
-        f"{path} is in no known format; it holds: {shown or 'nothing'}. Formats: {', '.join(FORMATS)}"
+        f"{path} is in no known format; it holds: {shown or 'nothing'}. Formats: {', '.join(FORMATS)}{own}"
     )
 
 

@@ -38,7 +38,8 @@ def main(argv: list[str]) -> None:
     if arguments.json:
         print_json(explanation.to_dict())
         return
-    print(recommender.graph.item_labels[item])
+    known = " (in this history already)" if bool((histories.items == item).any()) else ""
+    print(f"{recommender.graph.item_labels[item]}{known}")
     for sentence in explanation.sentences:
         print(f"  {sentence}")
     print(f"  ({explanation.method}: {explanation.how})")

@@ -10,6 +10,7 @@ from typing import Any
 
 from graphrec.errors import ConfigError, check_choice
 from graphrec.experiment.config import DataConfig, ModelConfig, RunConfig, options_of
+from graphrec.experiment.folder import CONFIG, INFO
 from kg_loaders import SPLITS, RecGraph
 from kg_loaders.benchmarks import BENCHMARKS
 from kg_loaders.registry import load
@@ -17,7 +18,15 @@ from kg_loaders.splits import carve_last, carve_valid, leave_last, random_split,
 
 
 def load_graph(data: DataConfig) -> RecGraph:
-    """Return the data set as its files hold it, with ``data.features``; :func:`prepare` splits it."""
+    """Return the data set as its files hold it, with ``data.features``; :func:`prepare` splits it.
+
+    Raises:
+        ConfigError: The folder is a run, and no data set.
+    """
+    if (Path(data.name) / INFO).is_file():
+        raise ConfigError(
+            f"{data.name} is a run folder and no data set; the one it was trained on stands in its {CONFIG}"
+        )
     graph = load(data.name, data.format)
     if not data.features:
         return graph

@@ -195,11 +195,11 @@ def _parse(settings: Mapping[str, Any], argv: Sequence[str], model: str, source:
     flat = dict(_flatten(settings, source))
     flat.pop("model.name", None)
     for key in flat:
-        _check_key(key, options, f"{source}: ")
+        _check_key(key, options, f"{source}: ", model)
     argv = list(_with_brackets(argv, options))
     for token in argv:
         if token.startswith("--"):
-            _check_key(token[2:].split("=", 1)[0], options, "--")
+            _check_key(token[2:].split("=", 1)[0], options, "--", model)
     parser = make_parser(model)
     try:
         read = parser.parse_object(_nest(flat)) if flat else None
@@ -259,11 +259,22 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _check_key(key: str, options: Iterable[str], prefix: str) -> None:
-    if key not in options:
-        nearest = difflib.get_close_matches(key, [*options, "config", "model", "model.name"], n=1, cutoff=0.4)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        raise ConfigError(f"{prefix}{key} is not a known setting{hint}")
+def _check_key(key: str, options: Iterable[str], prefix: str, model: str) -> None:
+    if key in options:
+        return
+    known = [*options, *SECTIONS, "config", "model", "model.name"]
+    section, _, name = key.rpartition(".")
+    # The section that two names share must not make them alike: "dim" is not "name".
+    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
+    near = [siblings[other] for other in difflib.get_close_matches(name, siblings, n=1)]
+    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    hint = ""
+    if near:
+        hint = f"; did you mean {near[0]!r}?"
+    elif section and siblings:
+        owner = model if section == "model" else f"section {section!r}"
+        hint = f"; {owner} has {', '.join(sorted(siblings.keys() - {'name'})) or 'none'}"
+    raise ConfigError(f"{prefix}{key} is not a known setting{hint}")
 
 
 def _with_brackets(argv: Iterable[str], options: Mapping[str, Option]) -> Iterator[str]:

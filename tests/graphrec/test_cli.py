@@ -398,6 +398,8 @@ def test_explain_prints_the_reasons(graphrec: Any, trained: str) -> None:
     lines = said.out.splitlines()
     assert lines[0] == "Item 7"
     assert len(lines) > 1
+    known = graphrec("explain", trained, "--history", "Item 3", "--history", "item 4", "--item", "item 4")
+    assert known.out.splitlines()[0] == "Item 4 (in this history already)"
     found = graphrec("explain", trained, "--user", "user-03", "--item", "item-09", "--json").json
     assert found["item_id"] == "item-09"
     assert found["sentences"]

@@ -50,3 +50,11 @@ def test_freed_memory_goes_back_when_asked():
     """)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 200_000_000
+
+
+def test_our_own_warnings_are_one_line():
+    from graphrec.__main__ import one_line
+    from graphrec.errors import LongHistoryWarning
+
+    assert one_line(LongHistoryWarning("long"), LongHistoryWarning, "file.py", 3) == "graphrec: warning: long\n"
+    assert one_line(UserWarning("theirs"), UserWarning, "file.py", 3).startswith("file.py:3: UserWarning: theirs")

@@ -143,6 +143,10 @@ def test_a_folder_in_no_known_format(toy: Toy, tmp_path: Path) -> None:
         load(tmp_path / "odd")
     for number in range(9):
         (tmp_path / "odd" / f"{number}.xyz").write_text("")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "ratings.csv").write_text("userId,movieId\n")
+    with pytest.raises(UnknownDatasetError, match="of your own: interactions.csv with the columns user_id and item_id"):
+        load(tmp_path / "tables")
     with pytest.raises(UnknownDatasetError, match=r"it holds: 0.xyz, .* 7.xyz, \.\.\.\. Formats: toy, kgat_text"):
         load(tmp_path / "odd")
     with pytest.raises(UnknownDatasetError, match="no such file or folder"):

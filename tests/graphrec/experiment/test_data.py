@@ -131,3 +131,9 @@ def test_features_come_from_files_beside_the_data(tmp_path: Path, monkeypatch: p
         load_graph(DataConfig(str(folder), features=("plot.tsv",)))
     here = resolve(config(features=(str(folder / "plots.tsv"), "plots.tsv")), GRAPH)
     assert here.data.features == (str((folder / "plots.tsv").resolve()), "plots.tsv")
+
+
+def test_a_run_folder_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is a run folder and no data set; .* in its config.yaml"):
+        load_graph(DataConfig(str(tmp_path)))

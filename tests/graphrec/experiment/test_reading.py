@@ -109,6 +109,9 @@ def test_published_figures_are_no_settings(tmp_path: Path) -> None:
         (["--config", "absent.yaml"], "absent.yaml: cannot be read"),
         (["--data.name", "books"], "two data sets: 'films', and 'books'"),
         (["--model.num_items", "3"], "model.num_items is not a known setting"),
+        (["--model", "EASE", "--model.width", "3"], r"--model.width is not a known setting; EASE has power$"),
+        (["--train.lr", "3"], r"--train.lr is not a known setting; section 'train' has .*learning_rate, "),
+        (["--trian.epochs", "3"], r"--trian.epochs is not a known setting; did you mean 'train.epochs'\?"),
     ],
 )
 def test_wrong_options_are_refused_in_one_line(options: list[str], message: str) -> None:
