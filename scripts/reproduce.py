@@ -5,8 +5,8 @@ python scripts/reproduce.py ml-100k comparators   # these
 python scripts/reproduce.py --list                # what there is
 
 Each table goes to runs/reproduce/NAME as table.md, .csv and .png. What is finished is taken as it is: an interrupted
-table goes on where it stopped. Last-FM has none here: every table has EASE in it, which takes 9.3 GB and hours there;
-its figures in the README come from ``graphrec train last-fm``.
+table goes on where it stopped. Last-FM has none here: every table has EASE in it, whose matrix of items takes 10.7 GB
+there; its figures in the README come from ``graphrec train last-fm``, whose matrix is that of users.
 """
 
 from __future__ import annotations
