@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ STRANGER = ["Toy Story", "Star Wars", "Fargo"]
 
 def main() -> None:
     """Compare, recommend, explain."""
+    argparse.ArgumentParser(description=__doc__).parse_args()  # no options, but --help
     start = time.perf_counter()
     print("MovieLens-100k with its Freebase KG: popularity, ItemKNN and EASE against attention over the graph.\n")
     table = compare(

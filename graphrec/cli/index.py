@@ -14,10 +14,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--approximate", action="store_true", help="approximate whatever the number of items")
     arguments = parser.parse_args(argv)
 
-    from graphrec.serving.index import index_run
+    from graphrec.serving.index import RECALL_AT, index_run
 
     index, folder = index_run(arguments.run, True if arguments.approximate else None)
     if arguments.json:
         print_json({"folder": str(folder), **dataclasses.asdict(index.info)})
         return
-    print(f"{folder}: {index}")
+    info = index.info
+    kind = f"approximate, recall of the best {RECALL_AT} {info.recall:.3f}" if info.approximate else "exact"
+    print(f"index  {folder} ({kind}, {info.num_items:,} items)")

@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
         metavar="RELATION=ENTITY",
         action="append",
         default=[],
-        help="only items that the knowledge graph links so, as in genre=Comedy; repeatable, and all must hold",
+        help="only items that the knowledge graph links so, as in genre=m.05p553 on ml-100k; repeatable, and all must hold",
     )
     choice.add_argument(
         "--diversity", type=float, default=0.0, metavar="0..1", help="how unlike each other, at the cost of the score"
@@ -109,7 +109,7 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
         print_json({"user_id": arguments.user, "history": past, "items": items})
         return
     titles = [recommender.graph.item_labels[item] for item in histories.items.tolist()]
-    shown = ", ".join(titles[-3:]) if arguments.history is None else ", ".join(titles)
+    shown = "; ".join(titles[-3:] if arguments.history is None else titles)
     say(f"past: {len(titles)} items" + (f", last: {shown}" if arguments.history is None else f": {shown}"))
     if explanations:
         say(f"reasons by {explanations[0].method}: {explanations[0].how}")

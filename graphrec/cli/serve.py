@@ -99,6 +99,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         name = RunFolder.open(first).config.data.name.rstrip("/").rpartition("/")[2]
         store = Store(arguments.store or first.parent / f"live-{name}.sqlite")
         say(f"events and new items are kept in {store.where}")
+    say(f"loading {', '.join(map(str, runs.values()))}")
     try:
         service = Service(runs, store, record=arguments.record, interleave=arguments.against is not None)
         say(f"models: {', '.join(f'{name} ({run})' for name, run in runs.items())}")

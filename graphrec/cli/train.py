@@ -41,6 +41,8 @@ def main(argv: list[str]) -> None:
         print_json({"run": str(folder.path), **metrics})
         return
     print_metrics({part: metrics[part] for part in ("valid", "test") if part in metrics})
+    if folder.config.train.refit and "test" in metrics:
+        print("valid: before the refit on train and validation; test: after it")
     seconds = metrics["seconds"]["train"]
     print(f"\ntrained  {seconds:.1f} s, peak memory {metrics['peak_memory_mb']:.0f} MB")
     if metrics["chosen"]:

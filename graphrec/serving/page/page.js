@@ -385,7 +385,8 @@ async function explain(item, model) {
   }
   if (why.paths.length) {
     content.append(make("h3", "What the knowledge graph says"));
-    const note = "The wider a line, the more the model attends along it. The most telling paths come first.";
+    const means = why.paths[0].effect == null ? "the more the model attends along it" : "the more the score falls without it";
+    const note = `The wider a line, ${means}. The most telling paths come first.`;
     content.append(make("p", note, "quiet"));
     const box = make("div", "", "graph");
     content.append(box);
@@ -441,7 +442,8 @@ function drawPaths(why, width) {
   const left = 1;
   const middle = Math.floor((width - box) / 2);
   const right = width - box - 1;
-  const strongest = Math.max(...why.paths.map((path) => path.attention), 1e-12);
+  const strength = (path) => path.effect ?? path.attention;
+  const strongest = Math.max(...why.paths.map(strength), 1e-12);
 
   const rows = why.paths.map((path) => {
     const past = path.past_title + (path.more_past ? ` and ${path.more_past} more` : "");
@@ -470,10 +472,10 @@ function drawPaths(why, width) {
     });
     nodes.append(group);
   };
-  const curve = (from, y1, to, y2, attention, kind) => {
+  const curve = (from, y1, to, y2, weight, kind) => {
     const bend = (to - from) / 2;
     const d = `M${from} ${y1} C${from + bend} ${y1} ${to - bend} ${y2} ${to} ${y2}`;
-    lines.append(svg("path", { d, "stroke-width": (1.5 + 6.5 * (attention / strongest)).toFixed(2), class: kind }));
+    lines.append(svg("path", { d, "stroke-width": (1.5 + 6.5 * (weight / strongest)).toFixed(2), class: kind }));
   };
 
   const half = height / 2;
@@ -484,9 +486,9 @@ function drawPaths(why, width) {
     top += heights[at];
     node("past", left, centre, past, path.past_title);
     node("entity", middle, centre, entity, path.entity || path.known_from.join(", "));
-    curve(left + box, centre, middle, centre, path.attention, "from");
+    curve(left + box, centre, middle, centre, strength(path), "from");
     const end = half - spread / 2 + (spread * (at + 0.5)) / rows.length;
-    curve(middle + box, centre, right, end, path.attention, "to");
+    curve(middle + box, centre, right, end, strength(path), "to");
     if (narrow) return; // no room: the sentences below say it
     const gap = Math.floor((middle - left - box) / 6.6);
     const label = (text, x, anchor) =>

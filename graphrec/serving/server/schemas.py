@@ -224,6 +224,7 @@ class PathOut(BaseModel):
     relation: str
     attention: float
     specificity: float
+    effect: float | None = Field(default=None, description="How far the score falls without it; null where not asked.")
 
 
 class ExplainResponse(BaseModel):
