@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
         metavar="RELATION=ENTITY",
         action="append",
         default=[],
-        help="only items that the knowledge graph links so, as in genre=m.05p553 on ml-100k; repeatable, and all must hold",
+        help="only items that the knowledge graph links so, as in genre=m.05p553; repeatable, all must hold",
     )
     choice.add_argument(
         "--diversity", type=float, default=0.0, metavar="0..1", help="how unlike each other, at the cost of the score"
