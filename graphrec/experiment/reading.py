@@ -263,17 +263,15 @@ def _check_key(key: str, options: Iterable[str], prefix: str, model: str) -> Non
     if key in options:
         return
     known = [*options, *SECTIONS, "config", "model", "model.name"]
-    section, _, name = key.rpartition(".")
-    # The section that two names share must not make them alike: "dim" is not "name".
-    siblings = {other.rpartition(".")[2]: other for other in known if other.rpartition(".")[0] == section}
-    near = [siblings[other] for other in difflib.get_close_matches(name, siblings, n=1)]
-    near = near or difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    section = key.rpartition(".")[0]
+    siblings = sorted(option.rpartition(".")[2] for option in options if option.rpartition(".")[0] == section)
     hint = ""
-    if near:
+    # Names share their section, so only great likeness counts: "model.dim" is not "model.name".
+    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
         hint = f"; did you mean {near[0]!r}?"
-    elif section and siblings:
+    elif section in (*SECTIONS, "model"):
         owner = model if section == "model" else f"section {section!r}"
-        hint = f"; {owner} has {', '.join(sorted(siblings.keys() - {'name'})) or 'none'}"
+        hint = f"; {owner} has {', '.join(siblings) or 'none'}"
     raise ConfigError(f"{prefix}{key} is not a known setting{hint}")
 
 
