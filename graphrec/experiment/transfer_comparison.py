@@ -112,11 +112,12 @@ def compare_transfer(
     seeds = tuple(dict.fromkeys(seeds))
     if not seeds:
         raise ArgumentError("seeds must hold at least one seed, got none")
+    is_cold: Tensor | None = None  # of the test users, in their order
     if cold is not None:
-        is_asked_cold = np.isin(np.unique(pair.target.part("test").user), cold)
-        sizes = int(is_asked_cold.sum()), int((~is_asked_cold).sum())
-        if min(sizes) < 2:
-            raise ArgumentError(f"an interval takes two test users, got {sizes[0]} cold ones and {sizes[1]} others")
+        is_cold = torch.from_numpy(np.isin(np.unique(pair.target.part("test").user), cold))
+        num_cold, num_others = int(is_cold.sum()), int((~is_cold).sum())
+        if min(num_cold, num_others) < 2:
+            raise ArgumentError(f"an interval takes two test users, got {num_cold} cold ones and {num_others} others")
     study = TransferStudy(pair, train, options, trains, quiet=True)
     own_seeds = {name: seeds if name in (*SETTINGS, *RANDOM) else seeds[:1] for name in rows}
     runs: dict[tuple[str, int], _Run] = {}
@@ -129,8 +130,7 @@ def compare_transfer(
         name: {m: torch.stack([runs[name, s].per_user[m] for s in own_seeds[name]]) for m in metrics} for name in rows
     }
     columns, whose = metrics, "of the target"
-    if cold is not None:
-        is_cold = torch.from_numpy(np.isin(runs[order[0]].users.numpy(), cold))
+    if is_cold is not None:
         columns, whose = (*metrics, f"{metric}, others"), "of the target, users without a history there"
         for by_metric in values.values():
             by_metric[columns[-1]] = by_metric[metric][:, ~is_cold]
@@ -233,10 +233,9 @@ def run_transfer(
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """What is kept of a run: by metric, a value for each of ``users``, the target's test users."""
+    """What is kept of a run: by metric, a value for each of the target's test users, in their order."""
 
     per_user: dict[str, Tensor]
-    users: Tensor
     seconds: float
     peak_memory_mb: float
 
@@ -253,11 +252,11 @@ def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out
         if file.is_file():
             found = json.loads(file.read_text(encoding="utf-8"))
             per_user = {m: torch.tensor(values, dtype=torch.float64) for m, values in found["per_user"].items()}
-            return _Run(per_user, torch.tensor(found["users"]), found["seconds"], found["peak_memory_mb"])
+            return _Run(per_user, found["seconds"], found["peak_memory_mb"])
     reset_peak_memory()
     fitted = study.fit(name, seed)
     measured = study.evaluator(metrics, seed).evaluate(fitted.model, fitted.graph, split="test")
-    run = _Run({m: measured.per_user[m] for m in metrics}, measured.users, fitted.seconds, peak_memory_mb())
+    run = _Run({m: measured.per_user[m] for m in metrics}, fitted.seconds, peak_memory_mb())
     if file is not None:
         kept: dict[str, Any] = {"metrics": measured.metrics, "seconds": run.seconds, "users": measured.users.tolist()}
         kept["peak_memory_mb"] = run.peak_memory_mb
