@@ -25,6 +25,7 @@ from graphrec.models.ptupcdr import PTUPCDR
 from graphrec.models.ripple_net import RippleNet
 from graphrec.models.rp3beta import RP3beta
 from graphrec.models.sasrec import SASRec
+from graphrec.models.slist import SLIST
 
 MODELS: dict[str, type[Recommender]] = {
     "BERT4Rec": BERT4Rec,
@@ -50,6 +51,7 @@ MODELS: dict[str, type[Recommender]] = {
     "RP3beta": RP3beta,
     "RippleNet": RippleNet,
     "SASRec": SASRec,
+    "SLIST": SLIST,
     "SoftmaxMF": SoftmaxMF,
 }
 """Every model that a configuration or the command line can name."""
@@ -66,6 +68,7 @@ __all__ = [
     "KGIN",
     "MODELS",
     "PTUPCDR",
+    "SLIST",
     "BERT4Rec",
     "Blend",
     "ClosedFormRecommender",

@@ -14,6 +14,7 @@ from graphrec.models.base import ClosedFormRecommender, GradientRecommender
 from graphrec.models.content_ease import ContentEASE
 from graphrec.models.dual_ease import smaller_ease
 from graphrec.models.inductive_kgat import InductiveKGAT
+from graphrec.models.slist import SLIST
 from kg_loaders import RecGraph
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -75,20 +76,24 @@ class Blend(GradientRecommender):
         graph: RecGraph,
         l2: float = 200.0,
         content_weight: float = 0.0,
+        recency: float = 0.0,
+        alpha: float = 0.3,
         weights: Sequence[float] = WEIGHTS,
         match_temperature: float = 0.0,
         match_weights: Sequence[float] = WEIGHTS,
         **options: Any,
     ) -> Self:
-        """Make a blend of InductiveKGAT, that with ``match_temperature``, and EASE.
+        """Make a blend of InductiveKGAT, that with ``match_temperature``, and a closed form: EASE, or SLIST.
 
         Where the data have fewer users than items EASE is :class:`DualEASE`, whose matrix is the smaller one.
 
         Args:
             graph: Its items and triples.
-            l2: Penalty of EASE; choose it in a run of EASE alone. 0 leaves EASE out.
+            l2: Penalty of the closed form; choose it in a run of that alone. 0 leaves the closed form out.
             content_weight: Above 0 it is :class:`ContentEASE` with this weight, and the modalities in ``options``.
-            weights: Shares of EASE to choose from, increasing, each within 0..1.
+            recency: Above 0 it is :class:`SLIST`, which reads order, with this recency.
+            alpha: Share of what SLIST learns without order.
+            weights: Shares of the closed form to choose from, increasing, each within 0..1.
             match_temperature: That of a second InductiveKGAT, which matches each item of a history by itself; 0 leaves
                 it out.
             match_weights: Its share beside the first, as ``weights``.
@@ -96,11 +101,15 @@ class Blend(GradientRecommender):
                 order.
 
         Raises:
-            ArgumentError: Both ``l2`` and ``match_temperature`` are 0, or an argument outside its range.
+            ArgumentError: Both ``l2`` and ``match_temperature`` are 0, both ``content_weight`` and ``recency`` are
+                given, or an argument is outside its range.
         """
         check_range("l2", l2, low=0.0)
         check_range("content_weight", content_weight, low=0.0)
+        check_range("recency", recency, low=0.0)
         check_range("match_temperature", match_temperature, low=0.0)
+        if content_weight and recency:
+            raise ArgumentError("content_weight and recency must not both be above 0: no closed form knows both")
         if not l2 and not match_temperature:
             raise ArgumentError("l2 and match_temperature must not both be 0: one model alone is no blend")
         first: GradientRecommender = InductiveKGAT.from_graph(graph, **options)
@@ -110,6 +119,8 @@ class Blend(GradientRecommender):
             if not l2:
                 return cls(first, matched, match_weights)
             first = cls(first, matched, match_weights)
+        if recency:
+            return cls(first, SLIST.from_graph(graph, l2=l2, recency=recency, alpha=alpha), weights)
         if not content_weight:
             return cls(first, smaller_ease(graph).from_graph(graph, l2=l2), weights)
         told = {name: value for name, value in options.items() if name in ("modalities", "text_encoder")}

@@ -20,6 +20,19 @@ LossName = Literal["bce", "gbce", "softmax"]
 LOSSES: tuple[LossName, ...] = get_args(LossName)
 
 
+def check_times(graph: RecGraph, reader: str) -> None:
+    """Make sure that ``reader`` can read histories in order of time.
+
+    Raises:
+        ArgumentError: The graph does not know when its interactions happened.
+    """
+    if graph.interactions.time is None:
+        raise ArgumentError(
+            f"{reader} reads histories in order of time, and graph {graph.name!r} has no times; "
+            "InductiveKGAT and EASE read histories without order"
+        )
+
+
 class SequentialRecommender(GradientRecommender):
     r"""The common ground of models that read a history in order and predict the item that comes next.
 
@@ -81,11 +94,7 @@ class SequentialRecommender(GradientRecommender):
         Raises:
             ArgumentError: The graph does not know when its interactions happened.
         """
-        if graph.interactions.time is None:
-            raise ArgumentError(
-                f"{cls.__name__} reads histories in order of time, and graph {graph.name!r} has no times; "
-                "InductiveKGAT reads histories without order"
-            )
+        check_times(graph, cls.__name__)
         return cls(graph.num_items, **options)
 
     def reset_parameters(self) -> None:

@@ -19,7 +19,7 @@ from cases.tiny_training import (
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, Blend, ContentEASE, DualEASE, SoftmaxMF
+from graphrec.models import EASE, SLIST, Blend, ContentEASE, DualEASE, SoftmaxMF
 from graphrec.models import blend as blend_module
 from graphrec.training import Interrupted, TrainConfig, Trainer
 from kg_loaders.synthetic import planted
@@ -72,6 +72,21 @@ class TestBlendWithContent(TestBlend):
 
     def make(self, graph, seed=0):
         return super().make(with_content(graph), seed)
+
+
+class TestBlendWithOrder(TestBlend):
+    options: ClassVar = {**TestBlend.options, "recency": 3.0, "alpha": 0.4, "sequence": 1}
+
+
+def test_the_closed_form_reads_order_too():
+    model = TestBlendWithOrder().make(planted_graph())
+    assert isinstance(model.second, SLIST)
+    assert model.second.chosen_values == (10.0, 3.0, 0.4)
+
+
+def test_no_closed_form_reads_order_and_modalities():
+    with pytest.raises(ArgumentError, match="content_weight and recency must not both be above 0"):
+        Blend.from_graph(planted_graph(), content_weight=1.0, recency=2.0)
 
 
 def test_the_closed_form_reads_the_modalities_too():
