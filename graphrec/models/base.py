@@ -117,6 +117,13 @@ class Recommender(nn.Module, ABC):
         """
         return None
 
+    def scores_without_each(self, histories: Histories) -> Tensor | None:
+        """Score all items as :meth:`score` does without each history entry in turn, float32 ``[total, num_items]``.
+
+        What a model made of others asks them for. See :meth:`score_without_each`, of one item.
+        """
+        return None
+
     def contributions(self, histories: Histories, item: int) -> Tensor | None:
         """Split the score of one item over the history entries, exactly.
 

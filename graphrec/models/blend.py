@@ -208,10 +208,27 @@ class Blend(GradientRecommender):
 
     def score(self, histories: Histories) -> Tensor:
         """Blend the scores of both models; see :meth:`Recommender.score`."""
-        first, second = (_standardise(model.score(histories)) for model in (self.first, self.second))
-        second, weight = second.to(first.dtype), self.weight.to(first.dtype)
+        return self._blended(self.first.score(histories), self.second.score(histories))
+
+    def _blended(self, first: Tensor, second: Tensor) -> Tensor:
+        first = _standardise(first)
+        second, weight = _standardise(second).to(first.dtype), self.weight.to(first.dtype)
         # Scores of all items are large: without gradients they are not written twice.
         return first.lerp(second, weight) if torch.is_grad_enabled() else first.lerp_(second, weight)
+
+    def score_without_each(self, histories: Histories, item: int) -> Tensor | None:
+        """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`."""
+        scores = self.scores_without_each(histories)
+        return None if scores is None else scores[:, item]
+
+    def scores_without_each(self, histories: Histories) -> Tensor | None:
+        """Blend what both models say without each entry; see :meth:`Recommender.scores_without_each`.
+
+        ``None`` where one of them knows no short way. A blend needs the scores of all items for one.
+        """
+        first = self.first.scores_without_each(histories)
+        second = None if first is None else self.second.scores_without_each(histories)
+        return None if first is None or second is None else self._blended(first, second)
 
     def loss(self, histories: Histories, generator: torch.Generator) -> Tensor:
         """Return the sum of the losses of what is trained."""

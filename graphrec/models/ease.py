@@ -109,3 +109,8 @@ class EASE(ClosedFormRecommender):
         """
         self.check_ready(histories)
         return self.weight[histories.items, item] / histories.repeats
+
+    def scores_without_each(self, histories: Histories) -> Tensor:
+        """Score all items without each history entry in turn; see :meth:`Recommender.scores_without_each`."""
+        once = (histories.repeats == 1).unsqueeze(1)  # another entry still names the item
+        return self.score(histories) - self.weight[histories.items] * once

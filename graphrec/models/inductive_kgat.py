@@ -469,19 +469,38 @@ class InductiveKGAT(ItemSide):
         """Score one item without each entry of a history read in order; see :meth:`Recommender.score_without_each`."""
         if self.sequence is None:
             return None
-        h, g = self.cached("vectors", self.item_vectors)
-        read, place = histories.recent_without_each(self.max_length)
-        sequence = self.sequence
-
-        def states() -> Tensor:  # the same for any item: whoever asks why of a whole list waits for them once
-            return F.normalize(sequence.last_without_each(self._longer(h[read.items]), read.times), dim=1)
-
-        user = self.cached_of("states without each", read, states)
+        _, g = self.cached("vectors", self.item_vectors)
+        user, read, place = self._users_without_each(self.sequence, histories)
         candidate = F.normalize(g[item : item + 1], dim=1)
         scores = torch.addmm(self.cached("bias", self.bias)[item : item + 1], user / self.temperature, candidate.t())
         scores = self._by_head(read.without_each(), user, candidate, scores[:, 0])[place]
         lengths = histories.lengths.expand(len(scores)) - 1
         return self._with_prior(scores.unsqueeze(1), lengths, slice(item, item + 1))[:, 0]
+
+    def scores_without_each(self, histories: Histories) -> Tensor | None:
+        """Score all items without each entry of a history read in order; see :meth:`Recommender.scores_without_each`.
+
+        ``None`` with a head, which knows no short way.
+        """
+        if self.sequence is None or self.head is not None:
+            return None
+        _, g = self.cached("vectors", self.item_vectors)
+        user, _, place = self._users_without_each(self.sequence, histories)
+        candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
+        scores = self._multiplied(user, candidates, self.cached("bias", self.bias)).scores()[place]
+        return self._with_prior(scores, histories.lengths.expand(len(scores)) - 1, slice(None))
+
+    def _users_without_each(
+        self, sequence: HistorySelfAttention, histories: Histories
+    ) -> tuple[Tensor, Histories, Tensor]:
+        """Return user vectors of length 1 without each entry that is read, these entries, and the places of all."""
+        h, _ = self.cached("vectors", self.item_vectors)
+        read, place = histories.recent_without_each(self.max_length)
+
+        def states() -> Tensor:  # the same for any item: whoever asks why of a whole list waits for them once
+            return F.normalize(sequence.last_without_each(self._longer(h[read.items]), read.times), dim=1)
+
+        return self.cached_of("states without each", read, states), read, place
 
     def _score_as(self, histories: Histories, item: int, vector: Tensor) -> Tensor:
         """Return the score of one item for each history as it would be with the vector ``[1, dim]``."""

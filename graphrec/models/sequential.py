@@ -128,13 +128,21 @@ class SequentialRecommender(GradientRecommender):
 
     def score_without_each(self, histories: Histories, item: int) -> Tensor:
         """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`."""
+        state = self._states_without_each(histories)
+        row = torch.tensor([item], device=state.device)
+        return (state @ self.unit(self.item.index_select(0, row)).t())[:, 0] + self._bias(row)
+
+    def scores_without_each(self, histories: Histories) -> Tensor:
+        """Score all items without each history entry in turn; see :meth:`Recommender.scores_without_each`."""
+        items = self.cached("candidates", lambda: self.unit(self.item))
+        return Product(self._states_without_each(histories), items, self.item_bias).scores()
+
+    def _states_without_each(self, histories: Histories) -> Tensor:
         read, place = histories.recent_without_each(self.max_length)
         state: Tensor = self.cached_of(
             "states without each", read, lambda: self.scaled(self.last_states_without_each(read))
         )  # the same for any item
-        row = torch.tensor([item], device=place.device)
-        scores = (state @ self.unit(self.item.index_select(0, row)).t())[:, 0] + self._bias(row)
-        return scores[place]
+        return state[place]
 
     def last_states_without_each(self, history: Histories) -> Tensor:
         """Return the state after a history without each of its entries in turn, ``[total, dim]``.

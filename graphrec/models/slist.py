@@ -166,9 +166,28 @@ class SLIST(ClosedFormRecommender):
         given = self.weight[ordered.items, item] * self._decayed(ordered)
         return torch.empty_like(given).index_copy_(0, order, given)
 
-    def _decayed(self, ordered: Histories) -> Tensor:
+    def score_without_each(self, histories: Histories, item: int) -> Tensor:
+        """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`."""
+        return self._without_each(histories, slice(item, item + 1))[:, 0]
+
+    def scores_without_each(self, histories: Histories) -> Tensor:
+        """Score all items without each history entry in turn; see :meth:`Recommender.scores_without_each`."""
+        return self._without_each(histories, slice(None))
+
+    def _without_each(self, histories: Histories, columns: slice) -> Tensor:
+        """Score some items, ``[total, num_columns]``: those before the entry come one place nearer to the end."""
+        self.check_ready(histories)
+        order, ordered = histories.order(), histories.in_order()
+        weight = self.weight[:, columns][ordered.items]
+        given = weight * self._decayed(ordered).unsqueeze(1)
+        nearer = weight * self._decayed(ordered, nearer=1).unsqueeze(1)
+        later = given.sum(dim=0) - given.cumsum(0)
+        return torch.empty_like(given).index_copy_(0, order, later + nearer.cumsum(0) - nearer)
+
+    def _decayed(self, ordered: Histories, nearer: int = 0) -> Tensor:
+        """Return the weight of each entry, ``[total]``, as if it were some places nearer to the end."""
         _, recency, _ = self.chosen_values
-        return torch.exp(-ordered.from_end.to(self.weight.dtype) / recency)
+        return torch.exp((nearer - ordered.from_end.to(self.weight.dtype)).clamp_(max=0.0) / recency)
 
 
 class _Pairs(NamedTuple):

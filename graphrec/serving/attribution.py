@@ -64,7 +64,8 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
 
     Exact for every model. InductiveKGAT, EASE, RP3beta and ItemKNN give it at the cost of one score. Models that read
     histories in order are asked about the entries that they read (and one more), and share what these histories have in
-    common (:meth:`Recommender.score_without_each`); any other model scores as many histories as there are entries.
+    common (:meth:`Recommender.score_without_each`), as a blend of such does; any other model scores as many histories
+    as there are entries.
 
     A ``popularity_prior`` keeps the weight that the whole history gives it: that one item fewer is known makes the
     charts louder, whichever item it is, and is no item's doing.
@@ -82,17 +83,15 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
         parts = AttendedScore.of(model, histories, item)
         if parts is not None:
             return parts.leave_one_out()
-    else:
-        with torch.no_grad():
-            summands = model.contributions(histories, item)
-        if summands is not None:
-            return summands.double()  # a sum of one term for each entry loses this term
     size = histories.items.numel()
     with torch.no_grad():
         left = model.score_without_each(histories, item)
         if left is not None:
             fall = model.score_item(histories, item).double() - left.double()
             return fall + louder_charts(model, item, size, size - 1)
+        summands = None if isinstance(model, InductiveKGAT) else model.contributions(histories, item)
+        if summands is not None:
+            return summands.double()  # a sum of one term for each entry, whatever the others, loses this term
     everything, without = torch.ones(1, size, dtype=torch.bool), ~torch.eye(size, dtype=torch.bool)
     scores = kept_scores(model, histories, item, torch.cat([everything, without]))
     return scores[0] - scores[1:] + louder_charts(model, item, size, size - 1)

@@ -1,5 +1,6 @@
 import warnings
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -8,7 +9,19 @@ from cases.graphs import histories_of, planted_graph
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, HSTU, IALS, BERT4Rec, Blend, InductiveKGAT, ItemKNN, Popularity, RippleNet, SASRec
+from graphrec.models import (
+    EASE,
+    HSTU,
+    IALS,
+    SLIST,
+    BERT4Rec,
+    Blend,
+    InductiveKGAT,
+    ItemKNN,
+    Popularity,
+    RippleNet,
+    SASRec,
+)
 from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out
 
 HISTORY = Histories.from_lists([[2, 5, 7, 11]])
@@ -269,12 +282,65 @@ def test_models_of_order_share_what_histories_without_an_entry_have_in_common(na
         before, after = prior(torch.tensor([len(items), len(items) - 1])).tolist()
         effects = effects - (after - before) * float(prior.popularity()[3])
     with torch.no_grad():
-        assert model.score_without_each(histories, 3).shape == (len(items),)
+        alone = model.score_without_each(histories, 3)
+        assert alone.shape == (len(items),)
+        if getattr(model, "head", None) is None:
+            torch.testing.assert_close(model.scores_without_each(histories)[:, 3], alone)
+        else:
+            assert model.scores_without_each(histories) is None
     assert effects.dtype == torch.float64
     assert effects.tolist() == pytest.approx(
         (scores[0] - scores[1:]).tolist(), abs=1e-5 * (1 + float(scores.abs().max()))
     )
     assert effects.abs().max() > 1e-3
+
+
+WITHOUT_EACH = {  # whether the model knows a short way to what is left without an entry, and the model
+    "EASE": (True, EASE, {}),
+    "SLIST": (True, SLIST, {"recency": 2.0}),
+    "order and EASE": (True, Blend, {"sequence": 2}),
+    "order and a closed form of order": (True, Blend, {"sequence": 2, "recency": 2.0}),
+    "with a prior": (True, Blend, {"sequence": 1, "recency": 2.0, "popularity_prior": 3.0}),
+    "of three": (False, Blend, {"sequence": 1, "recency": 2.0, "match_temperature": 0.2}),
+    "with a head": (False, Blend, {"sequence": 1, "head": "mlp"}),
+}
+
+
+@lru_cache
+def named(name):
+    graph, (_, kind, options) = planted_graph(), WITHOUT_EACH[name]
+    if kind is not Blend:
+        model = kind(graph.num_items, l2=5.0, **options)
+        model.fit(histories_of(graph))
+        return model
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # histories are longer
+        model = Blend.from_graph(graph, l2=5.0, dim=8, max_length=5, **options)
+        model.prepare(histories_of(graph))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.7)
+    model.complete(histories_of(graph))
+    return model.eval()
+
+
+@pytest.mark.parametrize("items", [[4], [4, 9], [2, 5, 7, 11, 13], [2, 5, 2, 7, 2], list(range(4, 24))], ids=str)
+@pytest.mark.parametrize("name", WITHOUT_EACH)
+def test_what_is_left_without_an_entry_is_the_score_of_the_others(name, items):
+    model = named(name)
+    torch.manual_seed(1)
+    times = torch.randint(6, (len(items),)).double() * 4000  # out of order, some equal
+    histories = replace(Histories.from_lists([items], [0]), times=times)
+    wanted = kept_scores(model, histories, 3, ~torch.eye(len(items), dtype=torch.bool))
+    with torch.no_grad():
+        found = model.scores_without_each(histories)
+        assert (found is not None) == WITHOUT_EACH[name][0]
+        if found is not None:
+            assert found.shape == (len(items), 80)
+            torch.testing.assert_close(found[:, 3].double(), wanted, rtol=1e-4, atol=1e-4)
+        whole = float(model.score_item(histories, 3))
+    if len(set(items)) == len(items) or not isinstance(model, EASE):  # EASE's entries share what a repeated item gives
+        torch.testing.assert_close(leave_one_out(model, histories, 3), whole - wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_histories_held_at_once_are_few_where_they_are_long(monkeypatch):
