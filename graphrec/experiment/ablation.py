@@ -12,6 +12,7 @@ from kg_loaders import RecGraph
 # Options that switch a part on, their value without it (all of them count as false), and how the part is called.
 SWITCHES: tuple[tuple[str, Any, str], ...] = (
     ("sequence", 0, "sequence"),
+    ("recency", 0.0, "the closed form's order"),
     ("co_neighbors", 0, "co-occurrences"),
     ("like_neighbors", 0, "likeness"),
     ("match_temperature", 0.0, "matching"),
@@ -48,6 +49,8 @@ def ablations(
     for option, without, name in SWITCHES:
         if option == "match_temperature" and config.model.options.get("l2") == 0:
             continue  # a Blend of two, which without one of them is none
+        if option == "recency" and config.model.name == "SLIST":
+            continue  # a Blend has EASE without it; this is nothing but order
         if config.model.options.get(option):
             yield name, _with(config, **{option: without})
 

@@ -101,8 +101,21 @@ def test_models_that_only_draw_ties_have_one_row_a_part(dataset: Path, tmp_path:
         compare(str(dataset), ["EASE"], seeds=[0], options=options, out=tmp_path, graph=GRAPH, quiet=True)
 
 
+def test_order_is_a_part_of_a_blend_and_all_of_a_closed_form() -> None:
+    assert parts("--model=Blend", "--model.recency=2", "--model.sequence=1") == [
+        "KG",
+        "sequence",
+        "the closed form's order",
+    ]
+    assert parts("--model=SLIST", "--model.recency=2", "--data.kg=none") == []
+
+
 def test_a_blend_stays_a_blend_without_a_part() -> None:
-    for options in (["l2=0", "match_temperature=0.1"], ["l2=5", "content_weight=1", "modalities=[image]"]):
+    for options in (
+        ["l2=0", "match_temperature=0.1"],
+        ["l2=5", "content_weight=1", "modalities=[image]"],
+        ["l2=5", "recency=2"],
+    ):
         config = resolve(read_options(["--model=Blend", *(f"--model.{o}" for o in options)], "planted").config, GRAPH)
         left_over = [left for _, left in ablations(config, GRAPH, reads_kg=True)]
         assert left_over
