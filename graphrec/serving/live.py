@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from graphrec.errors import ArgumentError, StoreError, StrangerError, check_range
-from graphrec.evaluation.ranking import best, best_of
+from graphrec.evaluation.ranking import best_of
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.explain import Explanation, explain
 from graphrec.serving.growth import can_grow, check_items, grow
 from graphrec.serving.live_items import LiveItems
 from graphrec.serving.live_users import Change, Indices, LiveUsers
-from graphrec.serving.questions import Question, asked, in_rows
+from graphrec.serving.questions import Question, drawn_by, in_rows
 from graphrec.serving.recommender import Recommendation, RunRecommender
 from graphrec.serving.store import GUEST, Event, NewItem, Store
 from kg_loaders import RecGraph, UnknownIdError
@@ -187,21 +187,20 @@ class LiveRecommender:
         return self.answer([self.question(user_id, history, k, exclude)])[0]
 
     def answer(self, questions: Sequence[Question]) -> list[list[Recommendation]]:
-        """Answer several questions at once, with one product of user and item vectors."""
+        """Answer several questions at once, with one product of user and item vectors where scores are products."""
         live = self._items
         run, graph = live.run, live.run.graph
         if not questions:
             return []
-        # As in RunRecommender, ties are drawn by the user; a stranger counts as the first row.
-        drawn_by = [question.user_index or 0 for question in questions]
-        seen = in_rows([question.seen for question in questions], user_index=drawn_by)
         with torch.no_grad():
-            k = max(question.k for question in questions)
             if live.search_by_product is None:
-                items, values = best(run.model, run.model.score(asked(questions)), k, seen, run.seed)
+                lists = [(items.tolist(), scores.tolist()) for items, scores in live.user_lists.of(questions)]
             else:
+                seen = in_rows([question.seen for question in questions], user_index=drawn_by(questions))
+                k = max(question.k for question in questions)
                 users = live.user_vectors.of(questions)
                 items, values = best_of(run.model, live.search_by_product, users, k, seen, run.seed)
+                lists = list(zip(items.tolist(), values.tolist(), strict=True))
         labels, ids = graph.item_labels, graph.entities.ids
         return [
             [
@@ -209,7 +208,7 @@ class LiveRecommender:
                 for rank, (item, score) in enumerate(zip(row[: q.k], scores[: q.k], strict=True), start=1)
                 if item >= 0
             ]
-            for q, row, scores in zip(questions, items.tolist(), values.tolist(), strict=True)
+            for q, (row, scores) in zip(questions, lists, strict=True)
         ]
 
     def explain(

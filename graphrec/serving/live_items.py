@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from graphrec.errors import ArgumentError
 from graphrec.evaluation.product import ProductSearch
 from graphrec.histories import Histories
-from graphrec.serving.questions import UserVectors
+from graphrec.serving.questions import UserLists, UserVectors
 from graphrec.serving.recommender import RunRecommender
 from graphrec.serving.store import NewItem
 from kg_loaders import UnknownIdError
@@ -61,6 +61,11 @@ class LiveItems:
         return UserVectors(self.run.model)
 
     @cached_property
+    def user_lists(self) -> UserLists:
+        """The lists of a model whose score is no product."""
+        return UserLists(self.run.model, self.run.seed)
+
+    @cached_property
     def index(self) -> dict[str, int]:
         """Items by id."""
         return {id_: item for item, id_ in enumerate(self.run.graph.items)}
@@ -88,7 +93,7 @@ class LiveItems:
 
     def warm(self) -> None:
         """Make now what the first question would wait for."""
-        _ = self.index, self.by_title, self.bits, self.search_by_product, self.user_vectors
+        _ = self.index, self.by_title, self.bits, self.search_by_product, self.user_vectors, self.user_lists
         if self.search_by_product is not None:
             _ = self.search_by_product.packed
 

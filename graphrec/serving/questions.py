@@ -1,23 +1,29 @@
-"""Questions to a live run, and the vectors of those who ask."""
+"""Questions to a live run, and what is kept of those who ask: their vectors, or their lists."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from graphrec.evaluation.ranking import best
 from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from graphrec.serving.live_users import NOTHING, Indices, Times
 
 MOST_VECTORS = 2**16  # of 128 channels: 32 MiB
+MOST_LISTS, LIST_LENGTH = 2**14, 256  # with their scores: 32 MiB
+
+T = TypeVar("T")
+Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +66,11 @@ def asked(questions: Sequence[Question]) -> Histories:
     )
 
 
+def drawn_by(questions: Sequence[Question]) -> list[int]:
+    """Return who draws the order of ties: as in RunRecommender the user; a stranger counts as the first row."""
+    return [question.user_index or 0 for question in questions]
+
+
 def in_rows(
     rows: Sequence[Indices], times: Sequence[Times | None] = (), user_index: Sequence[int] | None = None
 ) -> Histories:
@@ -75,11 +86,45 @@ def in_rows(
     )
 
 
-class UserVectors:
-    """User vectors of a model whose score is a product; those of the data set's users are kept while they stay.
+class Kept(Generic[T]):
+    """What is found out about questions; of those of the data set's users it is kept while they stay.
 
     A user who likes something is another question, so nothing kept is ever stale. Of people who come once nothing is
     kept. What was asked for longest ago makes room. Any number of threads may ask.
+
+    Args:
+        find: Finds it out, for each of some questions.
+        most: Of how many questions it is kept.
+    """
+
+    def __init__(self, find: Callable[[Sequence[Question]], Iterable[T]], most: int) -> None:
+        self._find = find
+        self._most = most
+        self._kept: OrderedDict[bytes, T] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, questions: Sequence[Question]) -> list[T]:
+        """Return what is found out about each question."""
+        keys = [None if question.user_index is None else question.fingerprint() for question in questions]
+        with self._lock:
+            known = {key: self._kept[key] for key in keys if key is not None and key in self._kept}
+        missing = [number for number, key in enumerate(keys) if key is None or key not in known]
+        found = (
+            dict(zip(missing, self._find([questions[number] for number in missing]), strict=True)) if missing else {}
+        )
+        values = [known[key] if key is not None and key in known else found[number] for number, key in enumerate(keys)]
+        with self._lock:
+            for key, value in zip(keys, values, strict=True):
+                if key is not None:
+                    self._kept[key] = value
+                    self._kept.move_to_end(key)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return values
+
+
+class UserVectors:
+    """User vectors of a model whose score is a product; see :class:`Kept`.
 
     Args:
         model: In evaluation mode, with weights that stay.
@@ -88,26 +133,50 @@ class UserVectors:
 
     def __init__(self, model: Recommender, most: int = MOST_VECTORS) -> None:
         self._model = model
-        self._most = most
-        self._kept: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = Kept(self._find, most)
 
     def of(self, questions: Sequence[Question]) -> Tensor:
         """Return the vector of each who asks, float32 ``[num_questions, dim]``."""
-        keys = [None if question.user_index is None else question.fingerprint() for question in questions]
-        with self._lock:
-            vectors = [None if key is None else self._kept.get(key) for key in keys]
-        missing = [number for number, vector in enumerate(vectors) if vector is None]
-        if missing:
-            product = self._model.product(asked([questions[number] for number in missing]))
-            assert product is not None  # or there were no search among products
-            for number, vector in zip(missing, product.users.numpy(), strict=True):
-                vectors[number] = vector.copy()  # not a view, which would keep the whole batch
-        with self._lock:
-            for key, vector in zip(keys, vectors, strict=True):
-                if key is not None and vector is not None:
-                    self._kept[key] = vector
-                    self._kept.move_to_end(key)
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return torch.from_numpy(np.stack([vector for vector in vectors if vector is not None]))
+        return torch.from_numpy(np.stack(self._kept.of(questions)))
+
+    def _find(self, questions: Sequence[Question]) -> list[NDArray[np.float32]]:
+        product = self._model.product(asked(questions))
+        assert product is not None  # or there were no search among products
+        return [vector.copy() for vector in product.users.numpy()]  # not views, which would keep the whole batch
+
+
+class UserLists:
+    """Lists of a model whose score is no product; see :class:`Kept`.
+
+    Args:
+        model: In evaluation mode, with weights that stay.
+        seed: Decides the order of ties.
+        most: How many lists are kept.
+        length: Items of each list, before those that the user does not want are left out.
+    """
+
+    def __init__(self, model: Recommender, seed: int, most: int = MOST_LISTS, length: int = LIST_LENGTH) -> None:
+        self._model = model
+        self._seed = seed
+        self._length = length
+        self._kept = Kept(lambda questions: self._find(questions, length), most)
+
+    def of(self, questions: Sequence[Question]) -> list[Ranked]:
+        """Return the best items for each who asks, and their scores: ``k`` of them, or as many as there are."""
+        fits = [question.k + len(question.left_out) <= self._length for question in questions]
+        short = iter(self._kept.of([question for question, fit in zip(questions, fits, strict=True) if fit]))
+        lists = []
+        for question, fit in zip(questions, fits, strict=True):
+            items, scores = next(short) if fit else self._find([question], question.k + len(question.left_out))[0]
+            wanted = np.flatnonzero(~np.isin(items, question.left_out))[: question.k]
+            lists.append((items[wanted], scores[wanted]))
+        return lists
+
+    def _find(self, questions: Sequence[Question], length: int) -> list[Ranked]:
+        """Return lists without what the users took, and nothing else."""
+        seen = in_rows([question.history for question in questions], user_index=drawn_by(questions))
+        items, scores = best(self._model, self._model.score(asked(questions)), length, seen, self._seed)
+        return [
+            (row[row >= 0].astype(np.int32), of_row[row >= 0])
+            for row, of_row in zip(items.numpy(), scores.numpy(), strict=True)
+        ]

@@ -1,14 +1,17 @@
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
 
+from graphrec.evaluation.ranking import best
+from graphrec.histories import Histories
 from graphrec.models import EASE, InductiveKGAT
 from graphrec.serving.live import LiveRecommender
-from graphrec.serving.questions import Question, UserVectors, asked
+from graphrec.serving.questions import Question, UserLists, UserVectors, asked
 from graphrec.serving.recommender import RunRecommender
 from graphrec.serving.store import Event, Store
 
@@ -105,9 +108,78 @@ def test_a_like_changes_the_list_of_a_user_whose_vector_was_kept(model, tmp_path
         assert {item.item_id: pytest.approx(item.score, rel=1e-4) for item in after} == scores
 
 
-def test_models_that_are_no_product_are_asked_each_time():
+@pytest.fixture(scope="module")
+def ease():
+    model = EASE.from_graph(planted_graph())
+    model.fit(histories_of(planted_graph()))
+    return model
+
+
+@pytest.fixture
+def scored(ease, monkeypatch):
+    """How many users EASE was asked about, call by call."""
+    plain, sizes = ease.score, []
+    monkeypatch.setattr(ease, "score", lambda histories: sizes.append(len(histories)) or plain(histories))
+    return sizes
+
+
+def wanting(items, user_index, left_out=(), k=5):
+    return replace(question(items, user_index), left_out=np.array(left_out, dtype=np.int64), k=k)
+
+
+def listed(model, asking):
+    """The best items by all scores at once."""
+    seen = Histories.from_lists([[*asking.history, *asking.left_out]], [asking.user_index or 0])
+    items, scores = best(model, model.score(asked([asking])), asking.k, seen, seed=0)
+    return items[0][items[0] >= 0].tolist(), scores[0][items[0] >= 0].tolist()
+
+
+@pytest.mark.parametrize("length", [3, 8, 256])
+def test_lists_are_those_of_all_scores_whatever_is_kept(ease, length):
+    lists = UserLists(ease, seed=0, length=length)
+    questions = [
+        wanting([0, 4], 3),
+        wanting([0, 4], 3, left_out=[7, 9, 11], k=2),
+        wanting([1], None, k=4),
+        wanting([2, 6], 5, left_out=range(10, 70)),
+        wanting([2, 6], 5, k=200),  # more than there are
+        wanting([79], 1, k=1),
+    ]
+    with torch.no_grad():
+        for asking in (questions, questions[::-1], questions[1:2], [wanting([0, 4], 3, left_out=[0])]):
+            for one, (items, scores) in zip(asking, lists.of(asking), strict=True):
+                wanted, values = listed(ease, one)
+                assert items.tolist() == wanted
+                assert scores.tolist() == pytest.approx(values)
+        assert lists.of([]) == []
+
+
+@torch.no_grad()
+def test_a_list_is_made_once_until_something_changes(ease, scored):
+    lists = UserLists(ease, seed=0, length=20)
+    for asking in (wanting([0, 4], 3), wanting([0, 4], 3, left_out=[8], k=2), wanting([0, 4, 9], 3)):
+        lists.of([asking])
+    assert scored == [1, 1]
+    for _ in range(2):
+        lists.of([wanting([0, 4], None)])  # nothing is kept of strangers
+        lists.of([wanting([0, 4], 3, k=21)])  # nor more than the length
+    assert scored == [1] * 6
+
+
+def test_a_like_changes_the_list_that_was_kept(ease, scored, tmp_path):
     graph = planted_graph()
-    model = EASE.from_graph(graph)
-    model.fit(histories_of(graph))
-    live = LiveRecommender(RunRecommender(model, graph))
-    assert len(live.recommend(user_id=graph.users.id_of(0), k=3)) == 3
+    user = graph.users.id_of(0)
+    with Store(tmp_path / "live.sqlite") as store:
+        live = LiveRecommender(RunRecommender(ease, graph), store)
+        live.recommend(user_id=graph.users.id_of(1))
+        scored.clear()
+        before = live.recommend(user_id=user, k=3)
+        assert live.recommend(user_id=user, k=3) == before
+        assert live.recommend(user_id=user, k=3, exclude=[before[0].item_id])[:2] == [
+            replace(item, rank=item.rank - 1) for item in before[1:]
+        ]
+        assert len(scored) == 1
+        live.add_events([Event(user, before[0].item_id)])
+        assert before[0].item_id not in [item.item_id for item in live.recommend(user_id=user)]
+        live.add_events([Event(user, before[1].item_id, "dislike")])
+        assert not {item.item_id for item in before[:2]} & {item.item_id for item in live.recommend(user_id=user)}
