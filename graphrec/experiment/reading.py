@@ -168,8 +168,19 @@ def make_parser(model: str | None) -> jsonargparse.ArgumentParser:
     """Return a parser of all settings; with a model, also of its constructor's keyword arguments."""
     parser = jsonargparse.ArgumentParser(prog="graphrec", exit_on_error=False, add_help=False)
     for key, option in _options(model).items():
-        parser.add_argument(f"--{key}", type=option.hint, default=option.default, help=option.help or None)
+        parser.add_argument(f"--{key}", type=option.hint, default=option.default, help=_plain(option.help) or None)
     return parser
+
+
+def _plain(text: str) -> str:
+    r"""Return the words of a docstring without their markup, as a terminal shows them.
+
+    Example:
+        >>> _plain(r"Above 0 it is :class:`~graphrec.models.SLIST`; :math:`\tau_m`, a ``number``")
+        'Above 0 it is SLIST; tau_m, a number'
+    """
+    text = re.sub(r":math:`([^`]*)`", lambda found: found[1].replace("\\", ""), text)
+    return re.sub(r":[a-z]+:`(?:~[^`]*\.)?([^`]*)`", r"\1", text).replace("``", "")
 
 
 def help_text(model: str | None) -> str:
