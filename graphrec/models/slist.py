@@ -19,6 +19,7 @@ from graphrec.models.sequential import check_times
 from graphrec.sparse import cooccurrence_blocks
 from kg_loaders import RecGraph
 
+SPARSE = 0.03  # share of entries below which sums of rows are faster than a product
 MOST_PAIRS = 2**22  # pairs of entries that are counted at once, 32 MB a column
 
 
@@ -137,7 +138,7 @@ class SLIST(ClosedFormRecommender):
         inverse = negative_inverse_(gram, l2).neg_()
         for start in range(0, self.num_items, BLOCK_ROWS):
             columns = slice(start, start + BLOCK_ROWS)
-            weight[:, columns] = inverse @ weight[:, columns].contiguous()
+            weight[:, columns] = _product(inverse, weight[:, columns])
         diagonal = inverse.diagonal().clone()
         weight.sub_(inverse.mul_(weight.diagonal() / diagonal))  # each column by its own
         weight.fill_diagonal_(0.0)
@@ -188,6 +189,16 @@ class SLIST(ClosedFormRecommender):
         """Return the weight of each entry, ``[total]``, as if it were some places nearer to the end."""
         _, recency, _ = self.chosen_values
         return torch.exp((nearer - ordered.from_end.to(self.weight.dtype)).clamp_(max=0.0) / recency)
+
+
+def _product(symmetric: Tensor, columns: Tensor) -> Tensor:
+    """Multiply a symmetric matrix by columns, of which most are zeros where catalogues are large."""
+    if columns.count_nonzero() > SPARSE * columns.numel():
+        return symmetric @ columns.contiguous()
+    column, row = columns.t().nonzero(as_tuple=True)
+    begins = torch.searchsorted(column, torch.arange(columns.size(1) + 1, device=column.device))
+    told = columns.t()[column, row]
+    return F.embedding_bag(row, symmetric, begins, mode="sum", per_sample_weights=told, include_last_offset=True).t()
 
 
 class _Pairs(NamedTuple):

@@ -69,6 +69,15 @@ def test_the_size_of_blocks_does_not_matter(block_rows, monkeypatch):
     torch.testing.assert_close(blocks.weight, whole.weight, rtol=1e-4, atol=1e-6)
 
 
+def test_sums_of_rows_are_the_product(monkeypatch):
+    histories = histories_of(planted_graph())
+    product, sums = SLIST(planted_graph().num_items, 5.0), SLIST(planted_graph().num_items, 5.0)
+    for model, sparse in ((product, 0.0), (sums, 1.0)):
+        monkeypatch.setattr("graphrec.models.slist.SPARSE", sparse)
+        model.fit(histories)
+    torch.testing.assert_close(sums.weight, product.weight, rtol=1e-4, atol=1e-6)
+
+
 def test_without_order_its_weights_are_those_of_ease():
     graph = planted_graph()
     unordered, ease = SLIST(graph.num_items, 10.0, recency=2.0, alpha=1.0), EASE(graph.num_items, 10.0)
