@@ -62,10 +62,10 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
 
     .. math:: \phi_i = s(\mathcal{H}_u, j) - s(\mathcal{H}_u \setminus \{i\}, j)
 
-    Exact for every model. InductiveKGAT, EASE, SLIST, RP3beta and ItemKNN give it at the cost of one score. Models that read
-    histories in order are asked about the entries that they read (and one more), and share what these histories have in
-    common (:meth:`Recommender.score_without_each`), as a blend of such does; any other model scores as many histories
-    as there are entries.
+    Exact for every model. InductiveKGAT, EASE, SLIST, RP3beta and ItemKNN give it at the cost of one score. Models that
+    read histories in order are asked about the entries that they read (and one more), and share what these histories
+    have in common (:meth:`Recommender.score_without_each`), as a blend of such does; any other model scores as many
+    histories as there are entries.
 
     A ``popularity_prior`` keeps the weight that the whole history gives it: that one item fewer is known makes the
     charts louder, whichever item it is, and is no item's doing.

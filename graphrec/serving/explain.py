@@ -107,8 +107,8 @@ def methods_of(model: Recommender) -> tuple[str, ...]:
     """Return the methods that can explain a model, the default first.
 
     Leave-one-out works for every model. A score that is a sum over the history (InductiveKGAT without a head, EASE,
-    SLIST, ItemKNN, RP3beta) also has contributions; InductiveKGAT has attention, whether it pools a history or reads it in
-    order.
+    SLIST, ItemKNN, RP3beta) also has contributions; InductiveKGAT has attention, whether it pools a history or reads it
+    in order.
     """
     methods = ["leave-one-out"]
     has_head = isinstance(model, InductiveKGAT) and model.head is not None
