@@ -265,7 +265,9 @@ def list_users(run: Path, folder: Path) -> list[str]:
         f"users = list(RunRecommender.load({str(run)!r}).graph.users)\n"
         f"open({str(folder / 'users.json')!r}, 'w').write(json.dumps(users))\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, stderr=subprocess.DEVNULL)
+    loading = subprocess.run([sys.executable, "-c", program], check=False, stderr=subprocess.PIPE, text=True)
+    if loading.returncode:
+        sys.exit(f"{run} cannot be loaded: {loading.stderr.strip().splitlines()[-1]}")
     users: list[str] = json.loads((folder / "users.json").read_text())
     return users
 

@@ -117,6 +117,11 @@ class Recommender(nn.Module, ABC):
         """
         return None
 
+    @property
+    def reach(self) -> int | None:
+        """How many entries, the most recent ones, decide a score to within rounding; ``None`` where all may."""
+        return None
+
     def scores_without_each(self, histories: Histories) -> Tensor | None:
         """Score all items as :meth:`score` does without each history entry in turn, float32 ``[total, num_items]``.
 

@@ -218,8 +218,18 @@ class Blend(GradientRecommender):
 
     def score_without_each(self, histories: Histories, item: int) -> Tensor | None:
         """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`."""
-        scores = self.scores_without_each(histories)
-        return None if scores is None else scores[:, item]
+        if self.reach is None:
+            scores = self.scores_without_each(histories)
+            return None if scores is None else scores[:, item]
+        read, place = histories.recent_without_each(self.reach)  # those of thousands of entries would be large
+        scores = self.scores_without_each(read)
+        return None if scores is None else scores[:, item][place]
+
+    @property
+    def reach(self) -> int | None:
+        """The further one of both; see :attr:`Recommender.reach`."""
+        first, second = self.first.reach, self.second.reach
+        return None if first is None or second is None else max(first, second)
 
     def scores_without_each(self, histories: Histories) -> Tensor | None:
         """Blend what both models say without each entry; see :meth:`Recommender.scores_without_each`.

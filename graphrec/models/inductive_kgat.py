@@ -477,6 +477,11 @@ class InductiveKGAT(ItemSide):
         lengths = histories.lengths.expand(len(scores)) - 1
         return self._with_prior(scores.unsqueeze(1), lengths, slice(item, item + 1))[:, 0]
 
+    @property
+    def reach(self) -> int | None:
+        """Those that are read in order; a prior counts all. See :attr:`Recommender.reach`."""
+        return None if self.sequence is None or self.prior is not None else self.max_length
+
     def scores_without_each(self, histories: Histories) -> Tensor | None:
         """Score all items without each entry of a history read in order; see :meth:`Recommender.scores_without_each`.
 

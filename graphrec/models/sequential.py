@@ -132,6 +132,11 @@ class SequentialRecommender(GradientRecommender):
         row = torch.tensor([item], device=state.device)
         return (state @ self.unit(self.item.index_select(0, row)).t())[:, 0] + self._bias(row)
 
+    @property
+    def reach(self) -> int:
+        """Those that are read; see :attr:`Recommender.reach`."""
+        return self.max_length
+
     def scores_without_each(self, histories: Histories) -> Tensor:
         """Score all items without each history entry in turn; see :meth:`Recommender.scores_without_each`."""
         items = self.cached("candidates", lambda: self.unit(self.item))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple, Self
@@ -166,6 +167,12 @@ class SLIST(ClosedFormRecommender):
         ordered = histories.in_order()
         given = self.weight[ordered.items, item] * self._decayed(ordered)
         return torch.empty_like(given).index_copy_(0, order, given)
+
+    @property
+    def reach(self) -> int:
+        """Those that weigh more than rounding takes away; see :attr:`Recommender.reach`."""
+        _, recency, _ = self.chosen_values
+        return math.ceil(-recency * math.log(torch.finfo(self.weight.dtype).eps))
 
     def score_without_each(self, histories: Histories, item: int) -> Tensor:
         """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`."""

@@ -306,6 +306,9 @@ WITHOUT_EACH = {  # whether the model knows a short way to what is left without 
 }
 
 
+REACHES = {"SLIST": 32, "order and a closed form of order": 32}  # 2 ln(2^23), and 5 that are read
+
+
 @lru_cache
 def named(name):
     graph, (_, kind, options) = planted_graph(), WITHOUT_EACH[name]
@@ -324,7 +327,9 @@ def named(name):
     return model.eval()
 
 
-@pytest.mark.parametrize("items", [[4], [4, 9], [2, 5, 7, 11, 13], [2, 5, 2, 7, 2], list(range(4, 24))], ids=str)
+@pytest.mark.parametrize(
+    "items", [[4], [4, 9], [2, 5, 7, 11, 13], [2, 5, 2, 7, 2], list(range(4, 24)), list(range(70))], ids=str
+)
 @pytest.mark.parametrize("name", WITHOUT_EACH)
 def test_what_is_left_without_an_entry_is_the_score_of_the_others(name, items):
     model = named(name)
@@ -333,6 +338,7 @@ def test_what_is_left_without_an_entry_is_the_score_of_the_others(name, items):
     histories = replace(Histories.from_lists([items], [0]), times=times)
     wanted = kept_scores(model, histories, 3, ~torch.eye(len(items), dtype=torch.bool))
     with torch.no_grad():
+        assert model.reach == REACHES.get(name)
         found = model.scores_without_each(histories)
         assert (found is not None) == WITHOUT_EACH[name][0]
         if found is not None:
