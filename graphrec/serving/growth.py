@@ -9,17 +9,22 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.encoders import CooccurrenceEncoder, KnowledgeGraphEncoder
 from graphrec.errors import ArgumentError
 from graphrec.models.base import Recommender
 from graphrec.models.blend import Blend
+from graphrec.models.ease import EASE
 from graphrec.models.inductive_kgat import InductiveKGAT
+from graphrec.models.slist import SLIST
 from graphrec.serving.store import NewItem
 from kg_loaders import Feature, RecGraph, Vocabulary
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+CLOSED_FORMS = (EASE, SLIST)  # a fit would give an item that nobody took weights of zero, whatever the penalty
 
 
 def grow(model: Recommender, graph: RecGraph, items: Sequence[NewItem]) -> tuple[Recommender, RecGraph]:
@@ -30,7 +35,7 @@ def grow(model: Recommender, graph: RecGraph, items: Sequence[NewItem]) -> tuple
     of these attends to it, and items that were there keep their vectors to the last bit.
 
     Args:
-        model: A fitted InductiveKGAT with a KG, or a blend of such.
+        model: A fitted InductiveKGAT with a KG, or a blend of such, also with EASE or SLIST.
         graph: The graph it was fitted on.
         items: What joins, in this order, after the items that are there.
 
@@ -45,7 +50,7 @@ def grow(model: Recommender, graph: RecGraph, items: Sequence[NewItem]) -> tuple
 def can_grow(model: Recommender) -> bool:
     """Whether a model can rank items that it was not trained with."""
     if isinstance(model, Blend):
-        return can_grow(model.first) and can_grow(model.second)
+        return can_grow(model.first) and (can_grow(model.second) or type(model.second) in CLOSED_FORMS)
     if not isinstance(model, InductiveKGAT) or model.kg is None:
         return False
     # Modalities know their items by their rows; a new item brings no vectors.
@@ -108,6 +113,9 @@ def _grow_model(model: Recommender, num_items: int, more: int, edges: Tensor) ->
     if isinstance(model, Blend):
         first, second = (_grow_model(part, num_items, more, edges) for part in (model.first, model.second))
         return _changed(model, modules={"first": first, "second": second}, num_items=num_items + more, _cache={})
+    if isinstance(model, EASE | SLIST):
+        weight = F.pad(model.weight, (0, more, 0, more))
+        return _changed(model, buffers={"weight": weight}, num_items=num_items + more, _cache={})
     assert isinstance(model, InductiveKGAT)
     assert model.kg is not None
     modules: dict[str, nn.Module] = {"kg": _grow_kg(model.kg, num_items, more, edges)}

@@ -7,7 +7,7 @@ import torch
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, Blend, InductiveKGAT
+from graphrec.models import EASE, SLIST, Blend, DualEASE, InductiveKGAT
 from graphrec.serving.explain import explain
 from graphrec.serving.growth import can_grow, grow
 from graphrec.serving.recommender import RunRecommender
@@ -124,10 +124,29 @@ def test_blend_of_two_grows_and_other_models_say_why_not(graph: RecGraph) -> Non
     blend = Blend(fitted(graph), fitted(graph, match_temperature=0.1)).eval()
     grown, _ = grow(blend, graph, [NewItem("new", "", facts)])
     assert grown.score(Histories.from_lists([[0, 1]])).shape == (1, 41)
-    for model in (EASE.from_graph(graph), Blend(fitted(graph), EASE.from_graph(graph)), fitted(graph.without_kg())):
+    for model in (EASE.from_graph(graph), Blend(fitted(graph), DualEASE.from_graph(graph)), fitted(graph.without_kg())):
         assert not can_grow(model)
         with pytest.raises(ArgumentError, match="cannot rank items that it was not trained with"):
             grow(model, graph, [NewItem("new", "", facts)])
+
+
+@pytest.mark.parametrize("closed", [EASE, SLIST])
+def test_a_closed_form_of_a_blend_is_what_a_fit_would_be(graph: RecGraph, closed: type[EASE | SLIST]) -> None:
+    histories = Histories.from_interactions(graph.part("train"), graph.num_users)
+    blend = Blend(fitted(graph), closed(graph.num_items, l2=3.0), weights=[0.4])
+    blend.second.fit(histories)
+    known = cold(graph, blend.first)
+    grown, grown_graph = grow(blend.eval(), graph, [NewItem("new", "", facts_of(graph, known))])
+    refitted = closed(grown_graph.num_items, l2=3.0)
+    refitted.fit(histories)
+    torch.testing.assert_close(grown.second.weight, refitted.weight)
+    for past in ([0, 1, 2], [5, 40, 3]):  # the new one can be in a history, too
+        asked = Histories.from_lists([past])
+        torch.testing.assert_close(grown.second.score(asked), refitted.score(asked))
+        scores = grown.score(asked)[0]
+        assert scores[40].item() == pytest.approx(scores[known].item(), abs=1e-5)  # its twin
+    assert blend.second.weight.shape == (40, 40)
+    assert blend.num_items == 40
 
 
 def test_a_model_of_modalities_takes_no_items_without_them(graph: RecGraph) -> None:
