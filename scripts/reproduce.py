@@ -69,7 +69,7 @@ TABLES = {
         "amazon-book", ("ItemKNN", "RP3beta", "EASE", "Blend"), ("full",), 1, "validation pairs; hours, 5 GB"
     ),
     "ml-1m": Wanted(
-        "ml-1m", ("EASE", "SLIST", "InductiveKGAT", "Blend"), ("full",), 1, "in order of time; hours, 7 GB"
+        "ml-1m", ("EASE", "SLIST", "InductiveKGAT", "Blend"), ("full",), 1, "in order of time; hours, 9 GB"
     ),
     **{
         name: Wanted(name, ("RP3beta", "EASE", "SLIST", "InductiveKGAT", "Blend"), ("full",), 1, "the same; 4 GB")

@@ -17,6 +17,7 @@ from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.models.slist import SLIST
 from kg_loaders import RecGraph
 
+MOST_SCORES = 2**25  # 128 MB, a few times at once
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -217,11 +218,14 @@ class Blend(GradientRecommender):
         return first.lerp(second, weight) if torch.is_grad_enabled() else first.lerp_(second, weight)
 
     def score_without_each(self, histories: Histories, item: int) -> Tensor | None:
-        """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`."""
-        if self.reach is None:
-            scores = self.scores_without_each(histories)
-            return None if scores is None else scores[:, item]
-        read, place = histories.recent_without_each(self.reach)  # those of thousands of entries would be large
+        """Score one item without each history entry in turn; see :meth:`Recommender.score_without_each`.
+
+        ``None`` where all items' scores for it would be many: whoever asks for each history then does so in parts.
+        """
+        reach = histories.items.numel() if self.reach is None else self.reach
+        read, place = histories.recent_without_each(reach)
+        if read.items.numel() * self.num_items > MOST_SCORES:
+            return None
         scores = self.scores_without_each(read)
         return None if scores is None else scores[:, item][place]
 

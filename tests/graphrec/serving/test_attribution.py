@@ -306,6 +306,18 @@ WITHOUT_EACH = {  # whether the model knows a short way to what is left without 
 }
 
 
+def test_a_blend_that_would_need_too_many_scores_is_asked_in_parts(monkeypatch):
+    model = named("order and EASE")
+    histories = Histories.from_lists([[2, 5, 7]], [0])
+    with torch.no_grad():
+        short = leave_one_out(model, histories, 3)
+        monkeypatch.setattr("graphrec.models.blend.MOST_SCORES", 3 * 80)
+        assert model.score_without_each(histories, 3) is not None
+        monkeypatch.setattr("graphrec.models.blend.MOST_SCORES", 3 * 80 - 1)
+        assert model.score_without_each(histories, 3) is None
+        torch.testing.assert_close(leave_one_out(model, histories, 3), short, rtol=1e-4, atol=1e-4)
+
+
 REACHES = {"SLIST": 32, "order and a closed form of order": 32}  # 2 ln(2^23), and 5 that are read
 
 
