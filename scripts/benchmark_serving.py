@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="lists a second where latency is measured")
     parser.add_argument("--explain-rate", type=float, default=10.0, help="explanations a second")
     parser.add_argument("--minutes", type=float, default=0.0, help="of mixed load, for the growth of memory")
+    parser.add_argument("--prepare", action="store_true", help="let the service make what known users get first")
     parser.add_argument("--threads", type=int, default=1, help="of the service's torch")
     arguments = parser.parse_args()
     if (arguments.run is None) == (arguments.synthetic is None):
@@ -90,7 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = arguments.run or make_run(Path(folder), arguments.synthetic)
         users = list_users(run, Path(folder))
-        with serving(run, Path(folder), arguments.threads) as (port, pid):
+        with serving(run, Path(folder), arguments.threads, arguments.prepare) as (port, pid):
             print(f"{run}: {len(users)} users, {cores()} cores")
             measure(arguments, Path(folder), port, pid, users)
 
@@ -273,7 +274,7 @@ def list_users(run: Path, folder: Path) -> list[str]:
 
 
 @contextmanager
-def serving(run: Path, folder: Path, threads: int) -> Iterator[tuple[int, int]]:
+def serving(run: Path, folder: Path, threads: int, prepare: bool = False) -> Iterator[tuple[int, int]]:
     """Serve a run on a free port; yield the port and the process."""
     import socket
 
@@ -281,6 +282,8 @@ def serving(run: Path, folder: Path, threads: int) -> Iterator[tuple[int, int]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "graphrec", "serve", str(run), "--port", str(port), "--threads", str(threads)]
+    if prepare:
+        command.append("--prepare")
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([*command, "--store", str(folder / "store")], stderr=log)
     try:

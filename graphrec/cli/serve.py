@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,13 @@ from graphrec.errors import ArgumentError, ConfigError
 if TYPE_CHECKING:
     import argparse
 
+    from graphrec.serving.live import LiveRecommender
+
 NEEDED = ("fastapi", "httptools", "orjson", "prometheus_client", "uvicorn")
 SCOPES = ("read", "write", "admin")  # graphrec.serving.server.keys'; a test holds them equal
 MOST_RUNS = 2
 LAST_PORT = 65535
+PREPARING_SECONDS = 5.0  # between two lines
 
 
 def main(argv: list[str]) -> None:
@@ -39,6 +43,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--scope", choices=SCOPES, default="write", help="of the new key")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the new key")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer under this host name")
+    parser.add_argument("--prepare", action="store_true", help="make what all known users are answered with first")
     parser.add_argument("--threads", type=int, help="of torch and numpy; when not given, one fewer than processors")
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.port <= LAST_PORT:
@@ -101,7 +106,10 @@ def _serve(arguments: argparse.Namespace) -> None:
         say(f"events and new items are kept in {store.where}")
     say(f"loading {', '.join(map(str, runs.values()))}")
     try:
-        service = Service(runs, store, record=arguments.record, interleave=arguments.against is not None)
+        prepare = _prepare if arguments.prepare else None
+        service = Service(
+            runs, store, record=arguments.record, interleave=arguments.against is not None, prepare=prepare
+        )
         say(f"models: {', '.join(f'{name} ({run})' for name, run in runs.items())}")
         if service.interleaves:
             say("lists that name no model are made by both; GET /report says what came of them")
@@ -119,6 +127,19 @@ def _serve(arguments: argparse.Namespace) -> None:
     finally:
         if store is not None:
             store.close()
+
+
+def _prepare(name: str, live: LiveRecommender) -> None:
+    """Let a model make what is kept of its users, and say how far it is."""
+    started = said = time.monotonic()
+    for done, total in live.prepare():
+        now = time.monotonic()
+        if now - said >= PREPARING_SECONDS and done < total:
+            said = now
+            say(f"preparing {name}: {done:,} of {total:,} users")
+        elif done == total:
+            kept = "" if total == live.graph.num_users else f" of {live.graph.num_users:,}, for as many are kept"
+            say(f"prepared {name} for {total:,} users{kept}: {now - started:.1f} s")
 
 
 def _names(runs: list[Path]) -> dict[str, Path]:

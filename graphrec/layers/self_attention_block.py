@@ -14,6 +14,9 @@ from graphrec.layers.ops.sequences import SequenceLayout, as_offsets
 from graphrec.layers.ragged_self_attention import RaggedSelfAttention
 
 INITIAL_STD = 0.02  # of all weights, as in the published code of BERT
+# Entries that go through the feed-forward network at once where nothing is kept for gradients: what is between its two
+# layers stays in a core's cache, which takes a third of the time off.
+ENTRIES_AT_ONCE = 1024
 
 
 class SelfAttentionBlock(nn.Module):
@@ -161,6 +164,9 @@ class SelfAttentionBlock(nn.Module):
 
     def _forward(self, x: Tensor, mixed: Tensor) -> Tensor:
         """Add what attention brought, and the feed-forward network."""
+        if len(x) > ENTRIES_AT_ONCE and x.device.type == "cpu" and not torch.is_grad_enabled():
+            parts = zip(torch.split(x, ENTRIES_AT_ONCE), torch.split(mixed, ENTRIES_AT_ONCE), strict=True)
+            return torch.cat([self._forward(some, brought) for some, brought in parts])
         y = x + drop(mixed, self.dropout, self.training)
         y = y if self.norm == "pre" else self.norm_attention(y)
         hidden = self.lin_in(self.norm_forward(y) if self.norm == "pre" else y)

@@ -341,9 +341,7 @@ class InductiveKGAT(ItemSide):
             ``[batch_size, dim]``, zeros for an empty history.
         """
         if self.sequence is not None:
-            read = histories.in_order().recent(self.max_length)
-            last: Tensor = self.sequence(self._longer(h[read.items]), read.offsets, read.times, last_only=True)
-            return last
+            return self._last_states(self.sequence, histories.in_order().recent(self.max_length), h)[0]
         weights = None
         # What is remembered is of the model's own vectors, not of others that a caller may have.
         if not (self.training or torch.is_grad_enabled()) and h is self.cached("vectors", self.item_vectors)[0]:
@@ -367,8 +365,7 @@ class InductiveKGAT(ItemSide):
         if self.sequence is not None:
             ordered = histories.in_order()
             read = ordered.recent(self.max_length)
-            x = self._longer(h[read.items])
-            _, alpha = self.sequence(x, read.offsets, read.times, last_only=True, return_attention_weights=True)
+            _, alpha = self._last_states(self.sequence, read, h)
             return self._given_back(histories, alpha.mean(dim=1), read)
         _, alpha = self.pool(h, histories.items, histories.offsets, self.attention_bias, return_attention_weights=True)
         weights: Tensor = alpha[:, 0]
@@ -506,6 +503,23 @@ class InductiveKGAT(ItemSide):
             return F.normalize(sequence.last_without_each(self._longer(h[read.items]), read.times), dim=1)
 
         return self.cached_of("states without each", read, states), read, place
+
+    def _last_states(self, sequence: HistorySelfAttention, read: Histories, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the state of the last entry of each history that is read, and its attention ``[total, heads]``."""
+
+        def states() -> tuple[Tensor, Tensor]:
+            x = self._longer(h[read.items])
+            found: tuple[Tensor, Tensor] = sequence(
+                x, read.offsets, read.times, last_only=True, return_attention_weights=True
+            )
+            return found
+
+        # An explanation asks several things of one history. What is remembered is of the model's own vectors.
+        remembers = not (self.training or torch.is_grad_enabled())
+        if len(read) == 1 and remembers and h is self.cached("vectors", self.item_vectors)[0]:
+            found: tuple[Tensor, Tensor] = self.cached_of("last state", read, states)
+            return found
+        return states()
 
     def _score_as(self, histories: Histories, item: int, vector: Tensor) -> Tensor:
         """Return the score of one item for each history as it would be with the vector ``[1, dim]``."""

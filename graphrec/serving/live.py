@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +23,8 @@ from graphrec.serving.questions import Question, drawn_by, in_rows
 from graphrec.serving.recommender import Recommendation, RunRecommender
 from graphrec.serving.store import GUEST, Event, NewItem, Store
 from kg_loaders import RecGraph, UnknownIdError
+
+PREPARED_AT_ONCE = 64  # users
 
 
 class LiveRecommender:
@@ -71,6 +74,33 @@ class LiveRecommender:
     def load(cls, run_dir: str | Path, store: Store | None = None) -> Self:
         """Load a finished run; see :meth:`RunRecommender.load`."""
         return cls(RunRecommender.load(run_dir), store)
+
+    def prepare(self) -> Iterator[tuple[int, int]]:
+        """Make now what is kept of the data set's users, for as many as it is kept of, so that none of them waits.
+
+        That is their vectors where scores are products, else their lists.
+
+        Yields:
+            How many users are done, and of how many.
+
+        Example:
+            >>> from graphrec.histories import Histories
+            >>> from graphrec.models import EASE
+            >>> from kg_loaders.synthetic import planted
+            >>> graph = planted(num_users=100)
+            >>> model = EASE.from_graph(graph)
+            >>> _ = model.fit(Histories.from_interactions(graph.part("train"), graph.num_users))
+            >>> list(LiveRecommender(RunRecommender(model, graph)).prepare())
+            [(64, 100), (100, 100)]
+        """
+        live = self._items
+        kept = live.user_lists if live.search_by_product is None else live.user_vectors
+        users = list(islice(live.run.graph.users, kept.most))
+        for start in range(0, len(users), PREPARED_AT_ONCE):
+            some = users[start : start + PREPARED_AT_ONCE]
+            with torch.no_grad():
+                kept.of([self.question(user) for user in some])
+            yield start + len(some), len(users)
 
     def close(self) -> None:
         """Hear of no more events; the store stays open for others."""

@@ -95,11 +95,14 @@ class Kept(Generic[T]):
     Args:
         find: Finds it out, for each of some questions.
         most: Of how many questions it is kept.
+
+    Attributes:
+        most: As given.
     """
 
     def __init__(self, find: Callable[[Sequence[Question]], Iterable[T]], most: int) -> None:
         self._find = find
-        self._most = most
+        self.most = most
         self._kept: OrderedDict[bytes, T] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -118,7 +121,7 @@ class Kept(Generic[T]):
                 if key is not None:
                     self._kept[key] = value
                     self._kept.move_to_end(key)
-            while len(self._kept) > self._most:
+            while len(self._kept) > self.most:
                 self._kept.popitem(last=False)
         return values
 
@@ -134,6 +137,11 @@ class UserVectors:
     def __init__(self, model: Recommender, most: int = MOST_VECTORS) -> None:
         self._model = model
         self._kept = Kept(self._find, most)
+
+    @property
+    def most(self) -> int:
+        """Of how many users vectors are kept."""
+        return self._kept.most
 
     def of(self, questions: Sequence[Question]) -> Tensor:
         """Return the vector of each who asks, float32 ``[num_questions, dim]``."""
@@ -160,6 +168,11 @@ class UserLists:
         self._seed = seed
         self._length = length
         self._kept = Kept(lambda questions: self._find(questions, length), most)
+
+    @property
+    def most(self) -> int:
+        """Of how many users lists are kept."""
+        return self._kept.most
 
     def of(self, questions: Sequence[Question]) -> list[Ranked]:
         """Return the best items for each who asks, and their scores: ``k`` of them, or as many as there are."""

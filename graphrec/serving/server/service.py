@@ -160,6 +160,7 @@ class Service:
         interleave: Let the two models make these lists together, see
             :func:`~graphrec.serving.interleaving.team_draft`, and keep them. Where one of them does not know the user
             or an item, the other makes the list alone.
+        prepare: Called with each model and its name before it answers anything, also when a run is loaded later.
 
     Raises:
         RunError: A run cannot be served.
@@ -174,6 +175,7 @@ class Service:
         threads: int = 1,
         record: bool = False,
         interleave: bool = False,
+        prepare: Callable[[str, LiveRecommender], None] | None = None,
     ) -> None:
         if (record or interleave) and store is None:
             raise ArgumentError("a read-only service keeps no lists")
@@ -187,6 +189,7 @@ class Service:
         self.interleaves = interleave
         self.lists_lost = 0  # that the store could not keep
         self.runs = dict(runs)
+        self._prepare = prepare
         self._coin = random.SystemRandom()
         self.answering = ThreadPoolExecutor(threads, thread_name_prefix="graphrec-answer")
         self.working = ThreadPoolExecutor(2, thread_name_prefix="graphrec-work")  # explanations, searches, reloads
@@ -339,4 +342,6 @@ class Service:
         except RunError as error:
             # The path is the operator's affair, not that of whoever asks.
             raise RunError(str(error).replace(str(path.parent) + "/", "")) from error
+        if self._prepare is not None:
+            self._prepare(name, live)
         return Served(name, path.name, live, self.answering)

@@ -33,6 +33,16 @@ def data(dtype=torch.float64):
     return torch.randn(TOTAL, CHANNELS, dtype=dtype), torch.rand(TOTAL, dtype=torch.float64).mul(500).cumsum(0)
 
 
+@pytest.mark.parametrize("options", VARIANTS)
+def test_without_gradients_many_entries_go_through_in_parts_and_come_out_the_same(options, monkeypatch):
+    block, (x, times) = make(**options), data()
+    whole = block(x, OFFSETS, times)
+    monkeypatch.setattr("graphrec.layers.self_attention_block.ENTRIES_AT_ONCE", 4)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x, OFFSETS, times), whole)
+    assert block(x, OFFSETS, times).requires_grad
+
+
 @pytest.mark.parametrize("options", VARIANTS[:3])
 def test_equals_a_transformer_layer_of_torch(options):
     block, (x, _) = make(**options), data()

@@ -175,6 +175,26 @@ def test_a_history_without_each_of_its_items_is_read_once_for_any_number_of_item
     assert len(calls) == 3
 
 
+def test_one_history_is_read_once_for_its_score_and_its_attention(monkeypatch):
+    torch.manual_seed(0)
+    model = InductiveKGAT.from_graph(planted_graph(), dim=8, sequence=2).eval()
+    plain, calls = model.sequence.forward, []
+    monkeypatch.setattr(model.sequence, "forward", lambda *given, **how: calls.append(1) or plain(*given, **how))
+    one, other = (Histories.from_lists([items]) for items in ([3, 1, 4], [3, 1, 5]))
+    score = model.score(one)
+    calls.clear()
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(model.score(one), score.detach())
+            assert model.history_attention(one).sum() == pytest.approx(1.0)
+        assert len(calls) == 1
+        assert not torch.equal(model.score(other), score)
+        strange = model.item_vectors()[0] + 1.0  # not the model's own
+        assert not torch.allclose(model.user_vectors(one, strange), model.user_vectors(one, model.item_vectors()[0]))
+        both = model.score(Histories.from_lists([[3, 1, 4], [3, 1, 5]]))
+        torch.testing.assert_close(both, torch.cat([score.detach(), model.score(other)]))
+
+
 def test_what_belongs_to_histories_is_remembered_of_few():
     model = InductiveKGAT.from_graph(planted_graph(), dim=8).eval()
     asked = []

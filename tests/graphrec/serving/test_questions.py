@@ -115,6 +115,31 @@ def ease():
     return model
 
 
+@pytest.mark.parametrize(("which", "call"), [("model", "product"), ("ease", "score")])
+def test_what_is_prepared_is_not_asked_of_the_model_again(which, call, request, monkeypatch):
+    graph, fitted = planted_graph(), copy.deepcopy(request.getfixturevalue(which))
+    monkeypatch.setattr("graphrec.serving.live.PREPARED_AT_ONCE", 7)
+    live = LiveRecommender(RunRecommender(fitted, graph))
+    expected = [item.item_id for item in live.recommend(user_id=graph.users.id_of(3))]
+    steps = list(live.prepare())
+    assert steps[:2] == [(7, graph.num_users), (14, graph.num_users)]
+    assert steps[-1] == (graph.num_users, graph.num_users)
+    monkeypatch.setattr(fitted, call, None)
+    assert [item.item_id for item in live.recommend(user_id=graph.users.id_of(3))] == expected
+    for user in graph.users:
+        live.recommend(user_id=user)
+    with pytest.raises(TypeError, match="not callable"):
+        live.recommend(history=[graph.items.id_of(0)])
+
+
+def test_no_more_is_prepared_than_is_kept(ease, scored, monkeypatch):
+    live = LiveRecommender(RunRecommender(ease, planted_graph()))
+    monkeypatch.setattr(live._items.user_lists._kept, "most", 5)
+    scored.clear()
+    assert list(live.prepare()) == [(5, 5)]
+    assert scored == [5]
+
+
 @pytest.fixture
 def scored(ease, monkeypatch):
     """How many users EASE was asked about, call by call."""

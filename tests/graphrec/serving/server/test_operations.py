@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -174,6 +175,16 @@ def test_damaged_run_does_not_take_the_place_of_a_good_one(runs: tuple[Path, Pat
         assert str(tmp_path) not in problem["detail"]
         assert client.post("/recommend", QUESTION)[1]["items"] == before
         assert 'graphrec_reloads_total{outcome="failed"} 1.0' in client.get("/metrics")[1]
+
+
+def test_models_are_prepared_before_they_answer_and_after_a_reload(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    with serving(str(runs[1]), "--store", str(tmp_path / "s"), "--prepare", log=tmp_path / "log") as (port, _):
+        prepared = re.compile(r"^prepared ease for \d+ users: [\d.]+ s$", re.MULTILINE)
+        assert len(prepared.findall((tmp_path / "log").read_text())) == 1
+        with Client(port) as client:
+            assert client.post("/reload", {"run": "ease"})[0] == 200
+            assert len(prepared.findall((tmp_path / "log").read_text())) == 2
+            assert len(client.post("/recommend", QUESTION)[1]["items"]) == 5
 
 
 def test_read_only_takes_nothing_and_writes_nothing(runs: tuple[Path, Path], tmp_path: Path) -> None:
