@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -31,6 +31,8 @@ class Histories:
         user_index: Who they are, int64 ``[batch_size]``; ``None`` for strangers, -1 for a stranger among known users.
         times: Seconds, float64 ``[total]``; ``None`` where unknown.
         weights: Ratings or counts, float32 ``[total]``; ``None`` where unknown.
+        asked_at: When what each user takes next is asked for, seconds, float64 ``[batch_size]``; ``None`` where
+            unknown.
 
     Raises:
         ArgumentError: Shapes, types or offsets contradict each other.
@@ -48,6 +50,7 @@ class Histories:
     user_index: Tensor | None = None
     times: Tensor | None = None
     weights: Tensor | None = None
+    asked_at: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("items", self.items), ("offsets", self.offsets), ("user_index", self.user_index)):
@@ -59,6 +62,7 @@ class Histories:
             ("user_index", self.user_index, len(self)),
             ("times", self.times, self.items.numel()),
             ("weights", self.weights, self.items.numel()),
+            ("asked_at", self.asked_at, len(self)),
         ):
             if value is not None and value.shape != (size,):
                 raise ArgumentError(f"histories.{name} must have shape [{size}], got {list(value.shape)}")
@@ -98,6 +102,24 @@ class Histories:
         return torch.repeat_interleave(torch.arange(len(self), device=self.items.device), self.lengths)
 
     @cached_property
+    def followed_at(self) -> Tensor | None:
+        """When each item was followed by the next, and the last one by the question, float64 ``[total]``.
+
+        For histories in order of time. Where nobody says when the question was asked, it is with the last item.
+
+        Example:
+            >>> times, asked_at = torch.tensor([1.0, 4.0, 5.0]), torch.tensor([9.0, 7.0])
+            >>> history = Histories(torch.tensor([3, 1, 2]), torch.tensor([0, 2, 3]), times=times, asked_at=asked_at)
+            >>> history.followed_at.tolist()
+            [4.0, 9.0, 7.0]
+        """
+        if self.times is None:
+            return None
+        last = self.from_end == 0
+        final = self.times if self.asked_at is None else self.asked_at[self.rows]
+        return torch.where(last, final, self.times.roll(-1))
+
+    @cached_property
     def repeats(self) -> Tensor:
         """How often the history of the same user names the item of each entry, int64 ``[total]``."""
         _, number, times = torch.unique(self._pairs, return_inverse=True, return_counts=True)
@@ -135,13 +157,19 @@ class Histories:
             _at(self.user_index, rows),
             _at(self.times, position),
             _at(self.weights, position),
+            _at(self.asked_at, rows),
         )
 
     def keep(self, mask: Tensor) -> Histories:
         """Return the same users with only the items where ``mask`` (bool ``[total]``) holds."""
         lengths = torch.bincount(self.rows[mask], minlength=len(self))
         return Histories(
-            self.items[mask], _offsets(lengths), self.user_index, _at(self.times, mask), _at(self.weights, mask)
+            self.items[mask],
+            _offsets(lengths),
+            self.user_index,
+            _at(self.times, mask),
+            _at(self.weights, mask),
+            self.asked_at,
         )
 
     @cached_property
@@ -156,7 +184,7 @@ class Histories:
     def fingerprint(self) -> bytes:
         """Return what tells these histories apart from others, a digest of all they hold."""
         digest = blake2b(digest_size=16)
-        for part in (self.offsets, self.items, self.times, self.weights, self.user_index):
+        for part in (self.offsets, self.items, self.times, self.weights, self.user_index, self.asked_at):
             digest.update(b"-" if part is None else part.cpu().numpy().tobytes())
         return digest.digest()
 
@@ -218,8 +246,8 @@ class Histories:
             length: Most items of a history that are read, the most recent ones.
 
         Returns:
-            The histories without their last item, and a mask, bool ``[total]``, of the items that follow their entries
-            one by one.
+            The histories without their last item, asked when it was taken, and a mask, bool ``[total]``, of the items
+            that follow their entries one by one.
 
         Example:
             >>> batch = Histories.from_lists([[3, 1, 4, 1], [5]])
@@ -228,7 +256,10 @@ class Histories:
             ([1, 4], [4, 1])
         """
         follows = (self.from_end < length) & (self.from_end < self.lengths[self.rows] - 1)
-        return self.keep((self.from_end <= length) & (self.from_end > 0)), follows
+        read = self.keep((self.from_end <= length) & (self.from_end > 0))
+        if self.times is None or not self.items.numel():
+            return read, follows
+        return replace(read, asked_at=self.times[(self.offsets[1:] - 1).clamp(min=0)]), follows
 
     def endings(self) -> Histories:
         """Return a history for each entry: that entry and those of the same user after it.
@@ -246,9 +277,10 @@ class Histories:
         return Histories(
             self.items[position],
             offsets,
-            None if self.user_index is None else self.user_index[self.rows],
+            _at(self.user_index, self.rows),
             _at(self.times, position),
             _at(self.weights, position),
+            _at(self.asked_at, self.rows),
         )
 
     def entries(self, places: Tensor) -> Histories:
@@ -261,7 +293,12 @@ class Histories:
         """
         rows, bounds = self.rows[places], torch.arange(len(places) + 1, device=self.items.device)
         return Histories(
-            self.items[places], bounds, _at(self.user_index, rows), _at(self.times, places), _at(self.weights, places)
+            self.items[places],
+            bounds,
+            _at(self.user_index, rows),
+            _at(self.times, places),
+            _at(self.weights, places),
+            _at(self.asked_at, rows),
         )
 
     def order(self) -> Tensor:
@@ -287,19 +324,17 @@ class Histories:
             [1, 2, 0]
         """
         order = self.order()
-        return Histories(
-            self.items[order], self.offsets, self.user_index, _at(self.times, order), _at(self.weights, order)
-        )
+        return replace(self, items=self.items[order], times=_at(self.times, order), weights=_at(self.weights, order))
 
     def strangers(self) -> Histories:
         """Return the same histories with nobody's identity."""
-        return Histories(self.items, self.offsets, None, self.times, self.weights)
+        return replace(self, user_index=None)
 
     def to(self, device: torch.device | str) -> Histories:
         """Return the histories on ``device``."""
         moved = (
             None if t is None else t.to(device, non_blocking=True)
-            for t in (self.items, self.offsets, self.user_index, self.times, self.weights)
+            for t in (self.items, self.offsets, self.user_index, self.times, self.weights, self.asked_at)
         )
         return Histories(*moved)  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from graphrec.errors import ArgumentError, check_choice, check_range
 from graphrec.evaluation.click_through import with_untaken
 from graphrec.evaluation.metrics import LabelledScores, Metric, Ranking, RelevantScores, expand, parse
-from graphrec.evaluation.ranking import best, score_batches
+from graphrec.evaluation.ranking import best, score_batches, told_when
 from graphrec.evaluation.topk import without_seen
 from graphrec.histories import Histories
 
@@ -69,7 +69,8 @@ class Evaluator:
     """Ranks the whole catalogue for every user of a split, and measures the rankings.
 
     The protocol: a model is told the training items, on the test split the validation items too, and exactly these
-    are left out of the ranking. All other items are ranked, none sampled. Ties are broken at random by the seed, also
+    are left out of the ranking. A model with ``request_time`` is also told when each user took the first of the items
+    asked for. All other items are ranked, none sampled. Ties are broken at random by the seed, also
     at the cut-off. Users without items in the split are left out and counted.
 
     All metrics are computed from one ranking. Those that look beyond the head of the list (``auc``, ``pr_auc``,
@@ -144,6 +145,7 @@ class Evaluator:
         told = graph.part("train") if split == "valid" else graph.part("train", "valid")
         history = Histories.from_interactions(told, graph.num_users)
         relevant = Histories.from_interactions(graph.part(split), graph.num_users)
+        history = told_when(model, history, relevant)
         users = (relevant.lengths > 0).nonzero().squeeze(1)
         if users.numel() == 0:
             raise ArgumentError(f"graph {graph.name!r} has no interactions in its {split} split")

@@ -75,6 +75,14 @@ def rank_all(
         yield part, items.cpu(), values.cpu()
 
 
+def told_when(model: Recommender, histories: Histories, wanted: Histories) -> Histories:
+    """Return histories asked when each user took the first of the items ``wanted``, for a model that reads that."""
+    if not model.request_time or wanted.times is None:
+        return histories
+    never = wanted.times.new_full((len(wanted),), torch.inf)
+    return replace(histories, asked_at=never.scatter_reduce(0, wanted.rows, wanted.times, "amin"))
+
+
 def best(model: Recommender, scores: Tensor, k: int, seen: Histories, seed: int) -> tuple[Tensor, Tensor]:
     """Return :func:`~graphrec.evaluation.topk.top_k`; an error over NaN names the model."""
     with _naming(model, seen):

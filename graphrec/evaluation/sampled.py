@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.evaluation.ranking import nan_error, score_batches
+from graphrec.evaluation.ranking import nan_error, score_batches, told_when
 from graphrec.histories import Histories
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def evaluate_sampled(
     told = graph.part("train") if split == "valid" else graph.part("train", "valid")
     history = Histories.from_interactions(told, graph.num_users)
     wanted = Histories.from_interactions(graph.part(split), graph.num_users)
+    history = told_when(model, history, wanted)
     users = (wanted.lengths > 0).nonzero().squeeze(1)
     generator = torch.Generator().manual_seed(seed)
     hits = gains = 0.0

@@ -41,7 +41,8 @@ class HistorySelfAttention(nn.Module):
     Shape:
         - x: ``[total, channels]``; history b owns ``x[offsets[b]:offsets[b + 1]]``, in order of time
         - offsets: int ``[batch_size + 1]``
-        - times: float64 ``[total]``, seconds; needed with ``num_time_buckets``
+        - times, query_times: float64 ``[total]``, seconds, as in :class:`RaggedSelfAttention`; the first is needed
+          with ``num_time_buckets``
         - output: ``[total, channels]``; with ``last_only`` ``[batch_size, channels]``, zeros for an empty history
 
     Raises:
@@ -101,6 +102,7 @@ class HistorySelfAttention(nn.Module):
         x: Tensor,
         offsets: Tensor | SequenceLayout,
         times: Tensor | None = None,
+        query_times: Tensor | None = None,
         last_only: bool = False,
         return_attention_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -110,6 +112,7 @@ class HistorySelfAttention(nn.Module):
             x: The entries of all histories, one history after the other.
             offsets: Where each history begins and ends.
             times: When each entry happened.
+            query_times: The moment from which each entry looks back; its own time where not given.
             last_only: Leave out what only the other entries of the last block would need.
             return_attention_weights: Also return how much, in the last block, each last entry attends to each entry,
                 ``[total, heads]``; needs ``last_only``.
@@ -122,7 +125,7 @@ class HistorySelfAttention(nn.Module):
             ends = torch.repeat_interleave(layout.offsets[1:], lengths)
             x = self._placed(x, ends - 1 - torch.arange(len(x), device=x.device))
         x = drop(x, self.dropout, self.training)
-        return self._through(self.blocks, x, layout, times, last_only, return_attention_weights)
+        return self._through(self.blocks, x, layout, (times, query_times), last_only, return_attention_weights)
 
     def last_without_each(self, x: Tensor, times: Tensor | None = None) -> Tensor:
         r"""Return the state of the last entry of one history without each of its entries in turn.
@@ -173,7 +176,7 @@ class HistorySelfAttention(nn.Module):
             bounds = torch.arange(len(some) + 1, device=x.device) * (length - 1)
             layout = bounds if only_final else SequenceLayout.from_offsets(bounds)
             at = None if times is None else times[kept].flatten()
-            found.append(cast(Tensor, self._through(blocks, some.flatten(0, 1), layout, at, last_only=True)))
+            found.append(cast(Tensor, self._through(blocks, some.flatten(0, 1), layout, (at, None), last_only=True)))
         return torch.cat(found)
 
     def _placed(self, x: Tensor, from_end: Tensor) -> Tensor:
@@ -186,19 +189,19 @@ class HistorySelfAttention(nn.Module):
         blocks: Iterable[nn.Module],
         x: Tensor,
         layout: Tensor | SequenceLayout,
-        times: Tensor | None,
+        clock: tuple[Tensor | None, Tensor | None],
         last_only: bool,
         return_attention_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Let entries through some blocks, the last ones."""
         *first, final = blocks
         for block in first:
-            x = block(x, layout, times)
+            x = block(x, layout, *clock)
         alpha = None
         if return_attention_weights:
-            x, alpha = final(x, layout, times, last_only=last_only, return_attention_weights=True)
+            x, alpha = final(x, layout, *clock, last_only=last_only, return_attention_weights=True)
         else:
-            x = final(x, layout, times, last_only=last_only)
+            x = final(x, layout, *clock, last_only=last_only)
         if self.norm is not None:
             x = self.norm(x)
             if last_only:  # the norm of an empty history's zeros would be the norm's bias

@@ -43,7 +43,8 @@ class SelfAttentionBlock(nn.Module):
     Shape:
         - x: ``[total, channels]``; sequence b owns ``x[offsets[b]:offsets[b + 1]]``
         - offsets: int ``[batch_size + 1]``, or a :class:`~graphrec.layers.ops.sequences.SequenceLayout` of it
-        - times: float64 ``[total]``, seconds; needed with ``num_time_buckets``
+        - times, query_times: float64 ``[total]``, seconds, as in :class:`RaggedSelfAttention`; the first is needed
+          with ``num_time_buckets``
         - output: ``[total, channels]``; with ``last_only`` ``[batch_size, channels]``, zeros for an empty sequence
 
     Raises:
@@ -103,6 +104,7 @@ class SelfAttentionBlock(nn.Module):
         x: Tensor,
         offsets: Tensor | SequenceLayout,
         times: Tensor | None = None,
+        query_times: Tensor | None = None,
         last_only: bool = False,
         return_attention_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
@@ -118,8 +120,10 @@ class SelfAttentionBlock(nn.Module):
         if not last_only:
             if return_attention_weights:
                 raise ArgumentError("return_attention_weights needs last_only=True, got last_only=False")
-            return self._forward(x, self.attention(normed, offsets, times))
-        mixed, alpha = self.attention(normed, offsets, times, last_only=True, return_attention_weights=True)
+            return self._forward(x, self.attention(normed, offsets, times, query_times))
+        mixed, alpha = self.attention(
+            normed, offsets, times, query_times, last_only=True, return_attention_weights=True
+        )
         bounds = as_offsets(offsets, len(x))
         filled = bounds[1:] > bounds[:-1]
         out = x.new_zeros(len(filled), x.size(1))

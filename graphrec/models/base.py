@@ -55,6 +55,9 @@ class Recommender(nn.Module, ABC):
     logits: ClassVar[bool] = False
     """Whether the sigmoid of a score is the probability that the user takes the item, not one drawn beside it."""
 
+    request_time: bool = False
+    """Whether the model reads when it is asked: evaluation tells it when each user took the first item asked for."""
+
     needs_content: ClassVar[bool] = False
     """Whether the model cannot be made without modalities or triples."""
 

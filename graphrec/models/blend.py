@@ -66,6 +66,7 @@ class Blend(GradientRecommender):
         if not self.weights or list(self.weights) != sorted(set(self.weights)):
             raise ArgumentError(f"weights must be one or more increasing numbers, got {weights!r}")
         self.inductive = first.inductive and second.inductive
+        self.request_time = first.request_time or second.request_time
         self.first = first
         self.second = second
         self._fitted = False

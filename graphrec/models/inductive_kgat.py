@@ -119,6 +119,10 @@ class InductiveKGAT(ItemSide):
         max_length: Most recent items of a history that self-attention or the GRU reads; in self-attention, distances
             between them have a bias each.
         num_time_buckets: Time intervals between them that have a bias; 0 for none, otherwise histories need times.
+        request_time: Whether these intervals end when the next item was taken (in training) or is asked for, instead of
+            when the entry that looks back was. Evaluation then tells the model when each user took the first item
+            that it asks for: such figures compare only with those of others that are told, as published HSTU is. A
+            question that does not say when counts as asked with the last item.
         dropout: Probability that a channel or an attention weight of self-attention is dropped in training.
         head: ``"mlp"``, or ``"gru"``, which also reads the most recent items in order; ``None`` for the plain product.
         head_channels: Width of the head's hidden layers, and of the GRU's state.
@@ -167,6 +171,7 @@ class InductiveKGAT(ItemSide):
         prior_length: int = 16,
         max_length: int = 50,
         num_time_buckets: int = 0,
+        request_time: bool = False,
         dropout: float = 0.2,
         head: Head | None = None,
         head_channels: int = 16,
@@ -192,6 +197,8 @@ class InductiveKGAT(ItemSide):
             )
         if sequence and head == "gru":
             raise ArgumentError(f"head must be 'mlp' with sequence={sequence}, got 'gru': order is read already")
+        if request_time and sequence and not num_time_buckets:
+            raise ArgumentError("request_time needs num_time_buckets above 0, got 0: no other part reads times")
         if side is not None and head is None:
             raise ArgumentError(f"side_features {list(side.names)} need a head to read them: head='mlp' or 'gru'")
         attend_history = attend_history and not sequence
@@ -206,6 +213,7 @@ class InductiveKGAT(ItemSide):
         self.pool.requires_grad_(attend_history)
         self.prior = PopularityPrior(num_items, popularity_prior, prior_length) if popularity_prior else None
         self.max_length = max_length
+        self.request_time = request_time and sequence > 0
         self._told = False
         self.sequence: HistorySelfAttention | None = None
         if sequence:
@@ -391,7 +399,7 @@ class InductiveKGAT(ItemSide):
         if self.sequence is not None:
             read = histories.in_order().recent(self.max_length)
             endings = read.endings()
-            last = self.sequence(self._longer(h[endings.items]), endings.offsets, endings.times, last_only=True)
+            last = self.sequence(self._longer(h[endings.items]), *self._clock(endings), last_only=True)
             back = F.normalize(last, dim=1) @ target / self.temperature  # [num_read]; reaching back to each entry
             later = F.pad(back, (0, 1))[1:].masked_fill(read.from_end == 0, 0.0)
             return self._given_back(histories, back - later, read)
@@ -463,8 +471,11 @@ class InductiveKGAT(ItemSide):
         return self._score_as(histories, item, g[item : item + 1])
 
     def score_without_each(self, histories: Histories, item: int) -> Tensor | None:
-        """Score one item without each entry of a history read in order; see :meth:`Recommender.score_without_each`."""
-        if self.sequence is None:
+        """Score one item without each entry of a history read in order; see :meth:`Recommender.score_without_each`.
+
+        ``None`` with ``request_time``: then an entry left out is read off the one before it.
+        """
+        if self.sequence is None or self.request_time:
             return None
         _, g = self.cached("vectors", self.item_vectors)
         user, read, place = self._users_without_each(self.sequence, histories)
@@ -482,9 +493,9 @@ class InductiveKGAT(ItemSide):
     def scores_without_each(self, histories: Histories) -> Tensor | None:
         """Score all items without each entry of a history read in order; see :meth:`Recommender.scores_without_each`.
 
-        ``None`` with a head, which knows no short way.
+        ``None`` with a head or ``request_time``, which know no short way.
         """
-        if self.sequence is None or self.head is not None:
+        if self.sequence is None or self.head is not None or self.request_time:
             return None
         _, g = self.cached("vectors", self.item_vectors)
         user, _, place = self._users_without_each(self.sequence, histories)
@@ -510,7 +521,7 @@ class InductiveKGAT(ItemSide):
         def states() -> tuple[Tensor, Tensor]:
             x = self._longer(h[read.items])
             found: tuple[Tensor, Tensor] = sequence(
-                x, read.offsets, read.times, last_only=True, return_attention_weights=True
+                x, *self._clock(read), last_only=True, return_attention_weights=True
             )
             return found
 
@@ -642,7 +653,7 @@ class InductiveKGAT(ItemSide):
         g = F.normalize(g, dim=1)
         target, rival = (g.index_select(0, at) for at in position.tensor_split([len(targets)]))
         bias, rival_bias = (self.item_bias.index_select(0, items) for items in (targets, drawn))
-        states = F.normalize(sequence(self._longer(h.index_select(0, place)), read.offsets, read.times), dim=1)
+        states = F.normalize(sequence(self._longer(h.index_select(0, place)), *self._clock(read)), dim=1)
         weights = histories.lengths.to(g.dtype)[histories.rows[follows]].pow(-self.target_power)
         loss = sampled_softmax(
             states,
@@ -687,6 +698,10 @@ class InductiveKGAT(ItemSide):
             return None
         weights = (scores - scores.max()).exp_()
         return weights if float(weights.min()) >= SMALLEST_WEIGHT else None
+
+    def _clock(self, read: Histories) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Return the bounds of histories in order, and the times that self-attention reads."""
+        return read.offsets, read.times, read.followed_at if self.request_time else None
 
     def _longer(self, entries: Tensor) -> Tensor:
         """Return what self-attention reads: long enough for what its blocks add at the start to be little beside it."""

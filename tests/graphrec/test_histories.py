@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -46,6 +47,30 @@ def test_each_item_asks_for_the_next():
         histories, mask = batch().next_items(length)
         assert lists(histories) == read
         assert batch().items[mask].tolist() == follows
+
+
+def test_when_a_question_is_asked_goes_with_its_user():
+    asked = replace(batch([4, 2, 4, 2, 9, 1]), asked_at=torch.tensor([30.0, 20.0, 10.0]).double())
+    assert asked.select(torch.tensor([2, 0])).asked_at.tolist() == [10, 30]
+    assert asked.endings().asked_at.tolist() == [30] * 4 + [10] * 2
+    assert asked.entries(torch.tensor([4, 1])).asked_at.tolist() == [10, 30]
+    for same in (asked.in_order(), asked.recent(2), asked.strangers(), asked.to("cpu"), asked.distinct()):
+        assert same.asked_at.tolist() == [30, 20, 10]
+    assert asked.in_order().followed_at.tolist() == [2, 4, 4, 30, 9, 10]
+    assert asked.recent(1).followed_at.tolist() == [30, 10]
+    assert batch([4, 2, 4, 2, 9, 1]).in_order().followed_at.tolist() == [2, 4, 4, 4, 9, 9]  # asked with the last
+    assert batch().followed_at is None
+    assert asked.fingerprint() != batch([4, 2, 4, 2, 9, 1]).fingerprint()
+    with pytest.raises(ArgumentError, match=r"histories.asked_at must have shape \[3\], got \[2\]"):
+        replace(asked, asked_at=torch.zeros(2))
+
+
+def test_the_next_item_is_asked_for_when_it_was_taken():
+    histories, mask = batch([1, 2, 3, 5, 8, 13]).next_items(2)
+    assert histories.asked_at[[0, 2]].tolist() == [5, 13]  # the second user has no item
+    assert histories.followed_at.tolist() == batch([1, 2, 3, 5, 8, 13]).times[mask].tolist() == [3, 5, 13]
+    nothing = Histories.from_lists([[]])
+    assert replace(nothing, times=torch.empty(0)).next_items(2)[0].followed_at.tolist() == []
 
 
 def test_order_of_time_is_stable_and_stays_within_a_user():

@@ -1,6 +1,7 @@
 """InductiveKGAT with self-attention over the history in order."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -11,9 +12,12 @@ from cases.graphs import histories_of, planted_graph
 from cases.model_case import KGATCase, recall
 
 from graphrec.errors import ArgumentError, LongHistoryWarning, UnorderedHistoryWarning
+from graphrec.evaluation import Evaluator
+from graphrec.evaluation.sampled import evaluate_sampled
 from graphrec.histories import Histories
-from graphrec.models import Blend, InductiveKGAT
+from graphrec.models import EASE, Blend, InductiveKGAT
 from graphrec.models.base import MOST_RECENT
+from graphrec.serving.attribution import leave_one_out
 from graphrec.serving.explain import explain
 from graphrec.serving.recommender import RunRecommender
 from kg_loaders.synthetic import cold_items
@@ -70,6 +74,70 @@ def test_time_matters_where_it_has_a_bias():
     assert not torch.allclose(model.score(timed([1, 2], [0, 1])), model.score(timed([1, 2], [0, 10**6])))
     with pytest.raises(ArgumentError, match=r"num_time_buckets=20 needs times \[2\], got None"):
         model.score(Histories.from_lists([[1, 2]]))
+
+
+def asked(items, times, asked_at):
+    return replace(timed(items, times), asked_at=torch.tensor([asked_at], dtype=torch.float64))
+
+
+def test_the_moment_of_the_request_matters_where_it_is_read():
+    told, other = make(num_time_buckets=20, request_time=True), make(num_time_buckets=20)
+    soon, late, unsaid = asked([1, 2], [0, 5], 5), asked([1, 2], [0, 5], 10**6), timed([1, 2], [0, 5])
+    torch.testing.assert_close(told.score(soon), told.score(unsaid))
+    assert not torch.allclose(told.score(late), told.score(unsaid))
+    torch.testing.assert_close(other.score(late), other.score(unsaid))
+    assert (told.request_time, other.request_time) == (True, False)
+    assert make(request_time=True, sequence=0).request_time is False  # as all that is of self-attention alone
+    with pytest.raises(ArgumentError, match="request_time needs num_time_buckets above 0, got 0"):
+        make(request_time=True)
+
+
+def test_training_asks_for_each_item_when_it_was_taken():
+    model = make(num_time_buckets=20, request_time=True, num_negatives=100, max_length=9)
+    items, times = [1, 2, 3, 4], [0, 10, 10**4, 10**6]
+    losses = []
+    for place in (1, 2, 3):
+        score = model.score(asked(items[:place], times[:place], times[place]))
+        losses.append(F.cross_entropy(score, torch.tensor([items[place]])))
+    batch = replace(timed(items, times), user_index=torch.tensor([0]))
+    torch.testing.assert_close(model.loss(batch, torch.Generator()), torch.stack(losses).mean())
+
+
+def test_what_reads_the_moment_is_explained_by_asking_without_each_item():
+    model = make(num_time_buckets=20, request_time=True, max_length=9)
+    history = asked([6, 0, 1, 2], [0, 1, 50, 99], 9999)
+    with torch.no_grad():
+        score = model.score(history)[0, 5]
+        parts = model.contributions(history, item=5)
+        torch.testing.assert_close(parts.sum() + model.item_bias[5], score)
+        falls = leave_one_out(model, history, 5)
+        assert model.score_without_each(history, 5) is None
+        assert model.scores_without_each(history) is None
+        rest = torch.cat([model.score(history.keep(torch.arange(4) != place))[:, 5] for place in range(4)])
+    torch.testing.assert_close(falls, (score - rest).double(), atol=1e-5, rtol=0)
+
+
+def test_evaluation_says_when_the_first_item_asked_for_was_taken(monkeypatch):
+    graph = planted_graph()
+    told = []
+    for request_time in (False, True):
+        model = InductiveKGAT.from_graph(graph, dim=8, sequence=1, num_time_buckets=20, request_time=request_time)
+        blend = Blend(model, EASE.from_graph(graph))
+        assert blend.request_time is request_time
+        blend.complete(histories_of(graph))
+        monkeypatch.setattr(model, "score", partial(_noting, model.score, told))
+        Evaluator(["ndcg@5"], batch_size=500).evaluate(blend, graph, "valid")
+        evaluate_sampled(blend, graph, "valid", num_sampled=20)
+    held_out = graph.part("valid")
+    first = [held_out.time[held_out.user == user].min() for user in range(graph.num_users)]
+    assert told[:2] == [None, None]
+    for asked_at in told[2:]:
+        assert asked_at.tolist() == first
+
+
+def _noting(score, told, histories):
+    told.append(histories.asked_at)
+    return score(histories)
 
 
 @pytest.mark.parametrize("times", [[1, 2, 3, 4, 5, 6], [6, 1, 5, 2, 4, 3]])
