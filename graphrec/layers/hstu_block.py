@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_range
-from graphrec.layers.ops.biased_attention import biased_attention, drop
+from graphrec.layers.ops.biased_attention import biased_attention, clock_of, drop
 from graphrec.layers.ops.sequences import SequenceLayout, as_layout
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -18,10 +18,10 @@ class HSTUBlock(nn.Module):
     .. math::
         (U, V, Q, K) &= \operatorname{silu}(W_1 \operatorname{LN}(x)) \\
         Y &= x + W_2 \operatorname{drop}\big(\operatorname{LN}(A V) \odot U\big), \qquad
-        A_{ij} = \operatorname{silu}\Big(\frac{Q_i^\top K_j}{\sqrt{d}} + P_{i-j} + T_{b(|t_i - t_j|)}\Big) / n_i
+        A_{ij} = \operatorname{silu}\Big(\frac{Q_i^\top K_j}{\sqrt{d}} + P_{i-j} + T_{b(|t'_i - t_j|)}\Big) / n_i
 
-    where :math:`n_i` is the number of entries that i sees, itself and those before it, and the biases are those of
-    :class:`RaggedSelfAttention`.
+    where :math:`n_i` is the number of entries that i sees, itself and those before it, :math:`t'_i` the moment from
+    which it looks back, and the biases are those of :class:`RaggedSelfAttention`.
 
     Args:
         channels: Width of the vectors, of the gate and of the values.
@@ -33,7 +33,8 @@ class HSTUBlock(nn.Module):
     Shape:
         - x: ``[total, channels]``; sequence b owns ``x[offsets[b]:offsets[b + 1]]``
         - offsets: int ``[batch_size + 1]``, or a :class:`~graphrec.layers.ops.sequences.SequenceLayout` of it
-        - times: float64 ``[total]``, seconds; needed with ``num_time_buckets``
+        - times, query_times: float64 ``[total]``, seconds, as in :class:`RaggedSelfAttention`; the first is needed
+          with ``num_time_buckets``
         - output: ``[total, channels]``
 
     Raises:
@@ -91,25 +92,33 @@ class HSTUBlock(nn.Module):
             norm.reset_parameters()
 
     @uncompiled  # the blocks have other sizes in every batch, and each would be compiled anew
-    def forward(self, x: Tensor, offsets: Tensor | SequenceLayout, times: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        offsets: Tensor | SequenceLayout,
+        times: Tensor | None = None,
+        query_times: Tensor | None = None,
+    ) -> Tensor:
         """Transform all entries."""
         if x.dim() != 2 or x.size(1) != self.channels:
             raise ArgumentError(f"x must have shape [total, {self.channels}], got {list(x.shape)}")
         layout = as_layout(offsets, len(x))
-        clock = self._clock(len(x), times)
+        clock = clock_of(self.time_bias, len(x), times, query_times)
         parts: Tensor = F.silu(self.lin_in(self.norm_in(x)))
         gate, qkv = torch.split(parts, [self.channels, 3 * self.channels], dim=1)
         filled = layout.fill(qkv).view(-1, 3, self.heads, self.channels // self.heads)
-        clock = None if clock is None else clock[layout.entry]
+        clock = None if clock is None else (clock[0][layout.entry], clock[1][layout.entry])
         blocks = []
         for bucket, block in zip(layout.buckets, torch.split(filled, layout.sizes), strict=True):
             shape = (bucket.num_rows, bucket.length)
-            at = None if clock is None else clock[bucket.slots].view(shape)
+            at = None
+            if clock is not None:
+                at = clock[1][bucket.slots].view(shape), clock[0][bucket.slots].view(shape)
             found = biased_attention(
                 block.view(*shape, *block.shape[1:]),
                 position_bias=self.position_bias,
                 time_bias=self.time_bias,
-                times=None if at is None else (at, at),
+                times=at,
                 activation="silu",
             )
             blocks.append(found.flatten(2).flatten(0, 1))
@@ -117,19 +126,6 @@ class HSTUBlock(nn.Module):
         gated = drop(self.norm_out(found) * gate, self.dropout, self.training)
         out: Tensor = x + self.lin_out(gated)
         return out
-
-    def _clock(self, total: int, times: Tensor | None) -> Tensor | None:
-        """Return the times where they are needed, after a check."""
-        if self.time_bias is None:
-            return None
-        if times is None:
-            raise ArgumentError(f"num_time_buckets={len(self.time_bias)} needs times [{total}], got None")
-        if times.shape != (total,):
-            raise ArgumentError(f"times must have shape [{total}], got {list(times.shape)}")
-        if not bool(times.isfinite().all()):
-            place = int((~times.isfinite()).nonzero()[0])
-            raise ArgumentError(f"times must be finite, got {float(times[place])} at entry {place}")
-        return times.double()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, heads={self.heads})"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
 from graphrec.layers.ops import EdgeLayout, dot_scores, segment_softmax, weighted_sum
-from graphrec.layers.ops.biased_attention import biased_attention, time_bucket
+from graphrec.layers.ops.biased_attention import biased_attention, clock_of, time_bucket
 from graphrec.layers.ops.sequences import LengthBucket, SequenceLayout, as_layout, as_offsets
 from graphrec.layers.ops.standalone import uncompiled
 
@@ -154,7 +154,7 @@ class RaggedSelfAttention(nn.Module):
         """
         if x.dim() != 2 or x.size(1) != self.channels:
             raise ArgumentError(f"x must have shape [total, {self.channels}], got {list(x.shape)}")
-        clock = self._clock(x.size(0), times, query_times)
+        clock = clock_of(self.time_bias, x.size(0), times, query_times)
         if last_only:
             out, weights = self._last(x, as_offsets(offsets, x.size(0)), clock)
             return (out, weights) if return_attention_weights else out
@@ -267,7 +267,7 @@ class RaggedSelfAttention(nn.Module):
         for name, value in (("x", x), ("nearer", nearer)):
             if value.shape != (len(x), self.channels):
                 raise ArgumentError(f"{name} must have shape [length, {self.channels}], got {list(value.shape)}")
-        clock = self._clock(len(x), times, None)
+        clock = clock_of(self.time_bias, len(x), times)
         query, key, value = self._projected(x)  # [heads, length, d], values [heads, length, channels]
         _, near_key, near_value = (query, key, value) if nearer is x else self._projected(nearer)
         entries = torch.arange(len(x), device=x.device)
@@ -304,20 +304,6 @@ class RaggedSelfAttention(nn.Module):
         query, key, value = self.lin_qkv(x).view(len(x), 3, self.heads, width).permute(1, 2, 0, 3)
         out = self.lin_out.weight.view(self.channels, self.heads, width).permute(1, 2, 0)
         return query * width**-0.5, key, value @ out
-
-    def _clock(self, total: int, times: Tensor | None, query_times: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """Return the times of keys and of queries where they are needed."""
-        for name, value in (("times", times), ("query_times", query_times)):
-            if value is not None and value.shape != (total,):
-                raise ArgumentError(f"{name} must have shape [{total}], got {list(value.shape)}")
-            if value is not None and not bool(value.isfinite().all()):
-                place = int((~value.isfinite()).nonzero()[0])
-                raise ArgumentError(f"{name} must be finite, got {float(value[place])} at entry {place}")
-        if self.time_bias is None:
-            return None
-        if times is None:
-            raise ArgumentError(f"num_time_buckets={len(self.time_bias)} needs times [{total}], got None")
-        return times.double(), (times if query_times is None else query_times).double()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.channels}, heads={self.heads}, causal={self.causal})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from graphrec.errors import check_range
+from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.layers import HSTUBlock
 from graphrec.layers.ops.biased_attention import drop
@@ -15,9 +15,6 @@ from graphrec.models.sequential import CausalRecommender, LossName
 class HSTU(CausalRecommender):
     r"""Gated pointwise attention over a history, with biases for the distance in places and in time.
 
-    Each entry looks back from its own time: the moment of the request, which the published code reads from the item to
-    be predicted, is not known to a history.
-
     Args:
         num_items: Number of items.
         dim: Width of the vectors.
@@ -26,6 +23,8 @@ class HSTU(CausalRecommender):
         max_length: Most recent items of a history that are read; each distance between them has a bias.
         num_time_buckets: Time intervals that have a bias (64 reach beyond seven years); 0 for none, otherwise histories
             need times.
+        request_time: Whether an entry looks back from when the next item was taken (in training) or is asked for, as in
+            the published code, instead of from its own time; see :class:`InductiveKGAT`.
         dropout: Probability that a channel is dropped in training.
         loss: ``"bce"``, ``"gbce"`` or ``"softmax"``; see
             :class:`~graphrec.models.sequential.SequentialRecommender`.
@@ -54,6 +53,7 @@ class HSTU(CausalRecommender):
         heads: int = 1,
         max_length: int = 50,
         num_time_buckets: int = 0,
+        request_time: bool = False,
         dropout: float = 0.2,
         loss: LossName = "softmax",
         num_negatives: int = 256,
@@ -62,6 +62,9 @@ class HSTU(CausalRecommender):
     ) -> None:
         super().__init__(num_items, dim, max_length, loss, num_negatives, calibration, temperature)
         check_range("num_blocks", num_blocks, low=1)
+        if request_time and not num_time_buckets:
+            raise ArgumentError("request_time needs num_time_buckets above 0, got 0: no other part reads times")
+        self.request_time = request_time
         self.dropout = dropout
         self.blocks = nn.ModuleList(
             HSTUBlock(dim, heads, dropout, num_distances=max_length, num_time_buckets=num_time_buckets)
@@ -81,7 +84,7 @@ class HSTU(CausalRecommender):
         x = drop(x, self.dropout, self.training)
         layout = SequenceLayout.from_offsets(histories.offsets)
         for block in self.blocks:
-            x = block(x, layout, histories.times)
+            x = block(x, layout, histories.times, histories.followed_at if self.request_time else None)
         if not last_only:
             return x
         out = x.new_zeros(len(histories), self.dim)

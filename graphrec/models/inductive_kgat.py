@@ -19,6 +19,7 @@ from graphrec.errors import ArgumentError, UnorderedHistoryWarning, check_range
 from graphrec.histories import Histories
 from graphrec.layers import HistoryAttentionPooling, HistoryMatch, HistorySelfAttention
 from graphrec.layers.history_match import LEAST_TEMPERATURE
+from graphrec.layers.ops.biased_attention import time_bucket
 from graphrec.losses import sampled_softmax, softmax_over_samples
 from graphrec.models.base import Product
 from graphrec.models.item_side import ItemSide, at_rows
@@ -120,9 +121,10 @@ class InductiveKGAT(ItemSide):
             between them have a bias each.
         num_time_buckets: Time intervals between them that have a bias; 0 for none, otherwise histories need times.
         request_time: Whether these intervals end when the next item was taken (in training) or is asked for, instead of
-            when the entry that looks back was. Evaluation then tells the model when each user took the first item
-            that it asks for: such figures compare only with those of others that are told, as published HSTU is. A
-            question that does not say when counts as asked with the last item.
+            when the entry that looks back was, and each entry also has a vector of how long that is after it.
+            Evaluation then tells the model when each user took the first item that it asks for: such figures compare
+            only with those of others that are told, as published HSTU is. A question that does not say when counts as
+            asked with the last item.
         dropout: Probability that a channel or an attention weight of self-attention is dropped in training.
         head: ``"mlp"``, or ``"gru"``, which also reads the most recent items in order; ``None`` for the plain product.
         head_channels: Width of the head's hidden layers, and of the GRU's state.
@@ -225,6 +227,8 @@ class InductiveKGAT(ItemSide):
                 num_distances=max_length,
                 num_time_buckets=num_time_buckets,
             )
+        # Softmax attention hears of a wait only what it changes among the intervals, so it is told in a vector, too.
+        self.wait = nn.Parameter(torch.empty(num_time_buckets, dim)) if self.request_time else None
         self._add_encoders(
             num_relations,
             triples,
@@ -302,6 +306,8 @@ class InductiveKGAT(ItemSide):
         self.pool.reset_parameters()
         if self.sequence is not None:
             self.sequence.reset_parameters()
+        if self.wait is not None:
+            nn.init.zeros_(self.wait)
         self._draw_encoders()
         if self.head is not None:
             self.head.reset_parameters()
@@ -399,7 +405,7 @@ class InductiveKGAT(ItemSide):
         if self.sequence is not None:
             read = histories.in_order().recent(self.max_length)
             endings = read.endings()
-            last = self.sequence(self._longer(h[endings.items]), *self._clock(endings), last_only=True)
+            last = self.sequence(*self._read(h[endings.items], endings), last_only=True)
             back = F.normalize(last, dim=1) @ target / self.temperature  # [num_read]; reaching back to each entry
             later = F.pad(back, (0, 1))[1:].masked_fill(read.from_end == 0, 0.0)
             return self._given_back(histories, back - later, read)
@@ -519,10 +525,8 @@ class InductiveKGAT(ItemSide):
         """Return the state of the last entry of each history that is read, and its attention ``[total, heads]``."""
 
         def states() -> tuple[Tensor, Tensor]:
-            x = self._longer(h[read.items])
-            found: tuple[Tensor, Tensor] = sequence(
-                x, *self._clock(read), last_only=True, return_attention_weights=True
-            )
+            x = self._read(h[read.items], read)
+            found: tuple[Tensor, Tensor] = sequence(*x, last_only=True, return_attention_weights=True)
             return found
 
         # An explanation asks several things of one history. What is remembered is of the model's own vectors.
@@ -653,7 +657,7 @@ class InductiveKGAT(ItemSide):
         g = F.normalize(g, dim=1)
         target, rival = (g.index_select(0, at) for at in position.tensor_split([len(targets)]))
         bias, rival_bias = (self.item_bias.index_select(0, items) for items in (targets, drawn))
-        states = F.normalize(sequence(self._longer(h.index_select(0, place)), *self._clock(read)), dim=1)
+        states = F.normalize(sequence(*self._read(h.index_select(0, place), read)), dim=1)
         weights = histories.lengths.to(g.dtype)[histories.rows[follows]].pow(-self.target_power)
         loss = sampled_softmax(
             states,
@@ -699,9 +703,13 @@ class InductiveKGAT(ItemSide):
         weights = (scores - scores.max()).exp_()
         return weights if float(weights.min()) >= SMALLEST_WEIGHT else None
 
-    def _clock(self, read: Histories) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Return the bounds of histories in order, and the times that self-attention reads."""
-        return read.offsets, read.times, read.followed_at if self.request_time else None
+    def _read(self, entries: Tensor, read: Histories) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return what self-attention is given of histories in order and the vectors of their items."""
+        x = self._longer(entries)
+        if self.wait is None or read.times is None or read.followed_at is None:
+            return x, read.offsets, read.times, None
+        wait = time_bucket(read.followed_at - read.times, len(self.wait))
+        return x + self.wait.index_select(0, wait), read.offsets, read.times, read.followed_at
 
     def _longer(self, entries: Tensor) -> Tensor:
         """Return what self-attention reads: long enough for what its blocks add at the start to be little beside it."""

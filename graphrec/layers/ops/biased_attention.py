@@ -77,6 +77,33 @@ def biased_attention(
     return cast(Tensor, _BiasedAttention.apply(qkv, position_bias, time_bias, spec))  # type: ignore[no-untyped-call]
 
 
+def clock_of(
+    time_bias: Tensor | None, total: int, times: Tensor | None, query_times: Tensor | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Return when each entry happened and from when each looks back, float64 ``[total]``; ``None`` without a bias.
+
+    Args:
+        time_bias: What the times are for, ``[num_buckets, heads]``.
+        total: Number of entries.
+        times: When each entry happened.
+        query_times: The moment each entry looks back from; its own time where not given.
+
+    Raises:
+        ArgumentError: Times are needed and missing, of another number, or not finite.
+    """
+    for name, value in (("times", times), ("query_times", query_times)):
+        if value is not None and value.shape != (total,):
+            raise ArgumentError(f"{name} must have shape [{total}], got {list(value.shape)}")
+        if value is not None and not bool(value.isfinite().all()):
+            place = int((~value.isfinite()).nonzero()[0])
+            raise ArgumentError(f"{name} must be finite, got {float(value[place])} at entry {place}")
+    if time_bias is None:
+        return None
+    if times is None:
+        raise ArgumentError(f"num_time_buckets={len(time_bias)} needs times [{total}], got None")
+    return times.double(), (times if query_times is None else query_times).double()
+
+
 def time_bucket(seconds: Tensor, num_buckets: int) -> Tensor:
     """Return the bucket of each time interval, int32 of the same shape; the last bucket holds all that are longer.
 

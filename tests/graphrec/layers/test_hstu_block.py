@@ -28,7 +28,7 @@ def data(dtype=torch.float64):
     return torch.randn(TOTAL, CHANNELS, dtype=dtype), torch.rand(TOTAL, dtype=torch.float64).mul(500).cumsum(0)
 
 
-def naive(block, x, times):
+def naive(block, x, times, query_times):
     """Entry by entry, as the paper writes it."""
     out = torch.zeros_like(x)
     for start, stop in pairwise(OFFSETS.tolist()):
@@ -41,7 +41,7 @@ def naive(block, x, times):
                 if block.position_bias is not None:
                     score = score + block.position_bias[min(i - j, 3)]
                 if block.time_bias is not None:
-                    interval = max(float(times[start + i] - times[start + j]), 1.0)
+                    interval = max(float(query_times[start + i] - times[start + j]), 1.0)
                     score = score + block.time_bias[min(int(torch.tensor(interval).log() / 0.301), 19)]
                 found = found + (F.silu(score) / (i + 1)).unsqueeze(1) * v[j]
             out[start + i] = x[start + i] + block.lin_out(block.norm_out(found.flatten()) * u[i].flatten())
@@ -51,7 +51,8 @@ def naive(block, x, times):
 @pytest.mark.parametrize("options", [{}, BIASES])
 def test_equals_a_naive_loop(options):
     block, (x, times) = make(**options), data()
-    torch.testing.assert_close(block(x, OFFSETS, times), naive(block, x, times))
+    torch.testing.assert_close(block(x, OFFSETS, times), naive(block, x, times, times))
+    torch.testing.assert_close(block(x, OFFSETS, times, times + 900), naive(block, x, times, times + 900))
     assert torch.equal(block(x, SequenceLayout.from_offsets(OFFSETS), times), block(x, OFFSETS, times))
 
 
@@ -120,6 +121,8 @@ def test_shapes_and_times_are_checked():
         make(**BIASES)(x, OFFSETS)
     with pytest.raises(ArgumentError, match=r"times must have shape \[23\], got \[2\]"):
         make(**BIASES)(x, OFFSETS, times[:2])
+    with pytest.raises(ArgumentError, match=r"query_times must have shape \[23\], got \[2\]"):
+        make(**BIASES)(x, OFFSETS, times, times[:2])
     times[4] = torch.nan
     with pytest.raises(ArgumentError, match="times must be finite, got nan at entry 4"):
         make(**BIASES)(x, OFFSETS, times)

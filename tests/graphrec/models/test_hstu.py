@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -53,6 +54,19 @@ def test_time_matters_where_it_has_a_bias_and_only_the_most_recent_are_read():
     longer = history([6, 0, 1, 2, 3], [-9, -8, -7, 5, 9])
     torch.testing.assert_close(model.score(longer), model.score(history([0, 1, 2, 3], [-8, -7, 5, 9])))
     torch.testing.assert_close(model.score(near), model.score(history([3, 1, 2], [9, 0, 5])))
+
+
+def test_the_moment_of_the_request_matters_where_it_is_read():
+    told, other = make(num_time_buckets=20, request_time=True), make(num_time_buckets=20)
+    unsaid = history([1, 2, 3], [0, 5, 9])
+    soon, late = (replace(unsaid, asked_at=torch.tensor([moment]).double()) for moment in (9, 9000))
+    torch.testing.assert_close(told.score(soon), told.score(unsaid))
+    assert not torch.allclose(told.score(late), told.score(unsaid))
+    torch.testing.assert_close(other.score(late), other.score(unsaid))
+    states = told.states(replace(history([1, 2], [0, 5]), asked_at=torch.tensor([9.0]).double()))
+    torch.testing.assert_close(states, told.states(late)[:2])  # in training each item is asked for when it was taken
+    with pytest.raises(ArgumentError, match="request_time needs num_time_buckets above 0, got 0"):
+        make(request_time=True)
 
 
 def test_missing_times_are_named():
