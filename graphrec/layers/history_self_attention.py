@@ -127,7 +127,7 @@ class HistorySelfAttention(nn.Module):
         x = drop(x, self.dropout, self.training)
         return self._through(self.blocks, x, layout, (times, query_times), last_only, return_attention_weights)
 
-    def last_without_each(self, x: Tensor, times: Tensor | None = None) -> Tensor:
+    def last_without_each(self, x: Tensor, times: Tensor | None = None, closer: Tensor | None = None) -> Tensor:
         r"""Return the state of the last entry of one history without each of its entries in turn.
 
         That of the last but one, where the last is left out, and zeros where nothing is left. Causal blocks of the
@@ -136,6 +136,8 @@ class HistorySelfAttention(nn.Module):
         Args:
             x: One history, ``[length, channels]``, in order of time.
             times: When each entry happened, float64 ``[length]``; needed with ``num_time_buckets``.
+            closer: The entries as each is when the one right before it is left out, such as with another time since
+                then, ``[length, channels]``; ``x`` itself where not given. The first is never read.
 
         Returns:
             ``[length, channels]``.
@@ -155,6 +157,8 @@ class HistorySelfAttention(nn.Module):
         if x.dim() != 2 or x.size(1) != self.channels:
             raise ArgumentError(f"x must have shape [length, {self.channels}], got {list(x.shape)}")
         length = len(x)
+        if closer is not None and closer.shape != x.shape:
+            raise ArgumentError(f"closer must have shape {list(x.shape)}, got {list(closer.shape)}")
         if length < 2:
             return torch.zeros_like(x)
         entries = torch.arange(length, device=x.device)
@@ -163,11 +167,14 @@ class HistorySelfAttention(nn.Module):
         if self.position is not None:
             from_end = length - 1 - entries
             x, nearer = self._placed(x, from_end), self._placed(x, (from_end - 1).clamp(min=0))
+            closer = None if closer is None else self._placed(closer, from_end)
         blocks = [cast(SelfAttentionBlock, block) for block in self.blocks]
         if len(blocks) > 1 and blocks[0].attention.causal:
-            states = blocks.pop(0).without_each(x, nearer, times)
+            states = blocks.pop(0).without_each(x, nearer, times, closer)
         else:
             states = torch.where((left < entries.unsqueeze(1)).unsqueeze(2), nearer[left], x[left])
+            if closer is not None:
+                states[entries[:-1], entries[:-1]] = closer[1:]
         # The last block reads the last entries alone: it needs no layout, and makes little of the others.
         only_final = len(blocks) == 1
         at_once = length if only_final else max(1, ENTRIES_AT_ONCE // (length - 1))

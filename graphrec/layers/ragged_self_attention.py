@@ -233,7 +233,7 @@ class RaggedSelfAttention(nn.Module):
         return out * (lengths > 0).unsqueeze(1), alpha
 
     def without_each(
-        self, x: Tensor, nearer: Tensor, times: Tensor | None = None
+        self, x: Tensor, nearer: Tensor, times: Tensor | None = None, closer: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         r"""Let the entries of one sequence attend as if an entry before them were left out, each in its turn.
 
@@ -245,6 +245,8 @@ class RaggedSelfAttention(nn.Module):
             nearer: Its entries as they are when one behind them is left out, of the same shape: another tensor than
                 ``x`` where their places are part of them. The last is never read.
             times: When each entry happened, ``[length]``; needed with ``num_time_buckets``.
+            closer: The entries as each is when the one right before it is left out, of the same shape; ``x`` itself
+                where not given. The first is never read.
 
         Yields:
             Some entries at a time: which entry is left out, j, and which entry attends, i, both ``[num_pairs]``, and
@@ -264,7 +266,7 @@ class RaggedSelfAttention(nn.Module):
             raise ArgumentError(
                 f"without_each needs causal softmax attention, got causal={self.causal}, activation={self.activation!r}"
             )
-        for name, value in (("x", x), ("nearer", nearer)):
+        for name, value in (("x", x), ("nearer", nearer), ("closer", x if closer is None else closer)):
             if value.shape != (len(x), self.channels):
                 raise ArgumentError(f"{name} must have shape [length, {self.channels}], got {list(value.shape)}")
         clock = clock_of(self.time_bias, len(x), times)
@@ -272,16 +274,22 @@ class RaggedSelfAttention(nn.Module):
         _, near_key, near_value = (query, key, value) if nearer is x else self._projected(nearer)
         entries = torch.arange(len(x), device=x.device)
         away = entries.unsqueeze(1) - entries
-        behind, before = query @ key.transpose(1, 2), query @ near_key.transpose(1, 2)  # [heads, queries, keys]
-        if self.position_bias is not None:
-            table = self.position_bias.t()
-            behind = behind + table[:, away.clamp(0, len(self.position_bias) - 1)]
-            before = before + table[:, (away - 1).clamp(0, len(self.position_bias) - 1)]
-        if clock is not None and self.time_bias is not None:
-            bias = self.time_bias.t()[:, time_bucket(clock[1].unsqueeze(1) - clock[0], len(self.time_bias)).long()]
-            behind, before = behind + bias, before + bias
-        behind = behind.masked_fill(away < 0, -torch.inf)
-        before, behind = (part.transpose(0, 1).contiguous() for part in (before, behind))  # [queries, heads, keys]
+
+        def scored(asking: Tensor, asked: Tensor, places: Tensor) -> Tensor:  # [queries, heads, keys]
+            scores = asking @ asked.transpose(1, 2)
+            if self.position_bias is not None:
+                scores = scores + self.position_bias.t()[:, places.clamp(0, len(self.position_bias) - 1)]
+            if clock is not None and self.time_bias is not None:
+                interval = time_bucket(clock[1].unsqueeze(1) - clock[0], len(self.time_bias))
+                scores = scores + self.time_bias.t()[:, interval.long()]
+            return scores.masked_fill(away < 0, -torch.inf).transpose(0, 1).contiguous()
+
+        behind, before = scored(query, key, away), scored(query, near_key, away - 1)
+        if closer is not None:
+            close_query, close_key, close_value = self._projected(closer)
+            onto, of = scored(query, close_key, away), scored(close_query, near_key, away - 1)
+            own = scored(close_query, close_key, away).diagonal(dim1=0, dim2=2)  # [heads, entries]
+            of.diagonal(dim1=0, dim2=2).copy_(own)
         gone_after = entries.unsqueeze(1) > entries  # [left out, keys]
         bias = 0.0 if self.lin_out.bias is None else self.lin_out.bias
         for start in range(1, len(x), QUERIES_AT_ONCE):
@@ -289,6 +297,10 @@ class RaggedSelfAttention(nn.Module):
             # [queries, left out, heads, keys]
             first, second = (part[start:stop, None, :, :stop] for part in (before, behind))
             scores = torch.where(gone_after[: stop - 1, None, :stop], first, second)
+            if closer is not None:
+                scores.diagonal(1, dim1=1, dim2=3).copy_(onto[start:stop, :, 1:stop])
+                rows = entries[start:stop]
+                scores[rows - start, rows - 1] = of[start:stop, :, :stop]
             scores.diagonal(dim1=1, dim2=3).fill_(-torch.inf)
             alpha = scores.softmax(dim=-1)
             entry, left_out = (entries[start:stop].unsqueeze(1) > entries[: stop - 1]).nonzero(as_tuple=True)
@@ -296,6 +308,9 @@ class RaggedSelfAttention(nn.Module):
             if nearer is not x:
                 kept = alpha * gone_after[: stop - 1, None, :stop]
                 received = received + kept.flatten(2) @ (near_value - value)[:, :stop].flatten(0, 1)
+            if closer is not None:
+                share = alpha.diagonal(1, dim1=1, dim2=3)  # [queries, heads, left out], to the entry behind that
+                received = received + torch.einsum("qhj,hjc->qjc", share, (close_value - value)[:, 1:stop])
             yield left_out, entry + start, received[entry, left_out] + bias
 
     def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

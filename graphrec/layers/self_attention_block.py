@@ -132,7 +132,9 @@ class SelfAttentionBlock(nn.Module):
             out = out.index_copy(0, filled.nonzero().squeeze(1), last)
         return (out, alpha) if return_attention_weights else out
 
-    def without_each(self, x: Tensor, nearer: Tensor, times: Tensor | None = None) -> Tensor:
+    def without_each(
+        self, x: Tensor, nearer: Tensor, times: Tensor | None = None, closer: Tensor | None = None
+    ) -> Tensor:
         """Transform one sequence without each of its entries in turn; for causal blocks in evaluation mode.
 
         Entries before the one left out come out the same whichever it is, and are computed once.
@@ -141,6 +143,7 @@ class SelfAttentionBlock(nn.Module):
             x: One sequence, ``[length, channels]``.
             nearer: Its entries as they are when one behind them is left out; ``x`` itself where that is the same.
             times: When each entry happened, ``[length]``; needed with ``num_time_buckets``.
+            closer: Its entries as each is when the one right before it is left out; ``x`` itself where not given.
 
         Returns:
             ``[length, length - 1, channels]``: the first index is the entry left out.
@@ -162,8 +165,12 @@ class SelfAttentionBlock(nn.Module):
         same, pre = nearer is x, self.norm == "pre"
         normed = self.norm_attention(x) if pre else x
         near_normed = normed if same else self.norm_attention(nearer) if pre else nearer
-        for left_out, entry, mixed in self.attention.without_each(normed, near_normed, times):
-            out[left_out, entry - 1] = self._forward(x.index_select(0, entry), mixed)
+        close_normed = self.norm_attention(closer) if pre and closer is not None else closer
+        for left_out, entry, mixed in self.attention.without_each(normed, near_normed, times, close_normed):
+            own = x.index_select(0, entry)
+            if closer is not None:
+                own = torch.where((entry == left_out + 1).unsqueeze(1), closer.index_select(0, entry), own)
+            out[left_out, entry - 1] = self._forward(own, mixed)
         return out
 
     def _forward(self, x: Tensor, mixed: Tensor) -> Tensor:

@@ -119,7 +119,8 @@ class InductiveKGAT(ItemSide):
         prior_length: b, the length of a history from which on the charts say nothing.
         max_length: Most recent items of a history that self-attention or the GRU reads; in self-attention, distances
             between them have a bias each.
-        num_time_buckets: Time intervals between them that have a bias; 0 for none, otherwise histories need times.
+        num_time_buckets: Time intervals between them that have a bias, and those between neighbours a vector that is
+            added to the later one; 0 for none, otherwise histories need times.
         request_time: Whether these intervals end when the next item was taken (in training) or is asked for, instead of
             when the entry that looks back was, and each entry also has a vector of how long that is after it.
             Evaluation then tells the model when each user took the first item that it asks for: such figures compare
@@ -227,7 +228,10 @@ class InductiveKGAT(ItemSide):
                 num_distances=max_length,
                 num_time_buckets=num_time_buckets,
             )
-        # Softmax attention hears of a wait only what it changes among the intervals, so it is told in a vector, too.
+        # Softmax attention hears of a wait only what it changes among the intervals, so vectors tell of it, too: of the
+        # time since the item before (the last vector where there is none), and of that until the next is asked for.
+        reads_times = sequence > 0 and num_time_buckets > 0
+        self.gap = nn.Parameter(torch.empty(num_time_buckets + 1, dim)) if reads_times else None
         self.wait = nn.Parameter(torch.empty(num_time_buckets, dim)) if self.request_time else None
         self._add_encoders(
             num_relations,
@@ -306,8 +310,9 @@ class InductiveKGAT(ItemSide):
         self.pool.reset_parameters()
         if self.sequence is not None:
             self.sequence.reset_parameters()
-        if self.wait is not None:
-            nn.init.zeros_(self.wait)
+        for vectors in (self.gap, self.wait):
+            if vectors is not None:
+                nn.init.zeros_(vectors)
         self._draw_encoders()
         if self.head is not None:
             self.head.reset_parameters()
@@ -517,7 +522,9 @@ class InductiveKGAT(ItemSide):
         read, place = histories.recent_without_each(self.max_length)
 
         def states() -> Tensor:  # the same for any item: whoever asks why of a whole list waits for them once
-            return F.normalize(sequence.last_without_each(self._longer(h[read.items]), read.times), dim=1)
+            x, _, times, _ = self._read(h[read.items], read)
+            closer = None if self.gap is None else self._read(h[read.items], read, back=2)[0]
+            return F.normalize(sequence.last_without_each(x, times, closer), dim=1)
 
         return self.cached_of("states without each", read, states), read, place
 
@@ -703,17 +710,24 @@ class InductiveKGAT(ItemSide):
         weights = (scores - scores.max()).exp_()
         return weights if float(weights.min()) >= SMALLEST_WEIGHT else None
 
-    def _read(self, entries: Tensor, read: Histories) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Return what self-attention is given of histories in order and the vectors of their items."""
-        x = self._longer(entries)
-        if self.wait is None or read.times is None or read.followed_at is None:
+    def _read(
+        self, entries: Tensor, read: Histories, back: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Return what self-attention is given of histories in order and the vectors of their items.
+
+        With ``back=2`` each item is as if the one before it were not there.
+        """
+        # Long enough for what the blocks add at the start to be little beside it.
+        x = entries * math.sqrt(self.dim)
+        if self.gap is None or read.times is None:
+            return x, read.offsets, read.times, None
+        gap = time_bucket(read.times - read.times.roll(back), len(self.gap) - 1)
+        place = read.lengths[read.rows] - 1 - read.from_end
+        x = x + self.gap.index_select(0, gap.masked_fill(place < back, len(self.gap) - 1))
+        if self.wait is None or read.followed_at is None:
             return x, read.offsets, read.times, None
         wait = time_bucket(read.followed_at - read.times, len(self.wait))
         return x + self.wait.index_select(0, wait), read.offsets, read.times, read.followed_at
-
-    def _longer(self, entries: Tensor) -> Tensor:
-        """Return what self-attention reads: long enough for what its blocks add at the start to be little beside it."""
-        return entries * math.sqrt(self.dim)
 
     def _given_back(self, histories: Histories, values: Tensor, read: Histories) -> Tensor:
         """Return one value for each entry of ``histories`` as it came, 0 where self-attention did not read it."""

@@ -115,6 +115,13 @@ def test_the_last_state_without_each_entry_is_that_of_the_history_without_it(opt
     found = encoder.last_without_each(x, times)
     wanted = [encoder(*without(x, times, entry), last_only=True) for entry in range(length)]
     torch.testing.assert_close(found, torch.cat(wanted), atol=1e-5, rtol=1e-5)
+    # An entry may be another once the one before it is gone.
+    closer = torch.randn(length, CHANNELS)
+    found = encoder.last_without_each(x, times, closer)
+    for entry in range(length):
+        changed = torch.cat([x[: entry + 1], closer[entry + 1 : entry + 2], x[entry + 2 :]])
+        wanted = encoder(*without(changed, times, entry), last_only=True)[0]
+        torch.testing.assert_close(found[entry], wanted, atol=1e-5, rtol=1e-5)
 
 
 def test_an_entry_that_holds_all_of_the_attention_can_be_left_out():
@@ -137,4 +144,7 @@ def test_what_leaves_entries_out_is_checked():
         encoder.eval().last_without_each(torch.zeros(3, 5, dtype=torch.float64))
     with pytest.raises(ArgumentError, match=r"num_time_buckets=20 needs times \[2\], got None"):
         encoder.last_without_each(torch.zeros(3, CHANNELS, dtype=torch.float64))
+    x, times = torch.zeros(3, CHANNELS, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    with pytest.raises(ArgumentError, match=r"closer must have shape \[3, 6\], got \[2, 6\]"):
+        encoder.last_without_each(x, times, x[:2])
     assert encoder.last_without_each(torch.zeros(0, CHANNELS, dtype=torch.float64)).shape == (0, CHANNELS)
