@@ -12,6 +12,8 @@ from kg_loaders import RecGraph
 # Options that switch a part on, their value without it (all of them count as false), and how the part is called.
 SWITCHES: tuple[tuple[str, Any, str], ...] = (
     ("sequence", 0, "sequence"),
+    ("num_time_buckets", 0, "times"),
+    ("request_time", False, "the time of the request"),
     ("recency", 0.0, "the closed form's order"),
     ("co_neighbors", 0, "co-occurrences"),
     ("like_neighbors", 0, "likeness"),
@@ -49,6 +51,8 @@ def ablations(
     for option, without, name in SWITCHES:
         if option == "match_temperature" and config.model.options.get("l2") == 0:
             continue  # a Blend of two, which without one of them is none
+        if option in ("num_time_buckets", "request_time") and config.model.options.get("sequence") == 0:
+            continue  # only what reads in order reads times
         if option == "recency" and config.model.name == "SLIST":
             continue  # a Blend has EASE without it; this is nothing but order
         if config.model.options.get(option):
@@ -60,6 +64,8 @@ def _with(config: RunConfig, has_content: bool = True, **options: Any) -> RunCon
         options["content_weight"] = 0.0  # a Blend's second model is then plain EASE
     if options.get("modalities") == () and config.model.options.get("like_neighbors"):
         options["like_neighbors"] = 0  # nothing is left to be like
+    if "num_time_buckets" in options and config.model.options.get("request_time"):
+        options["request_time"] = False  # nothing is left to read it
     if "head" in options:
         options["side_features"] = ()  # nothing is left to read them
     return replace(config, model=replace(config.model, options={**config.model.options, **options}))

@@ -11,7 +11,7 @@ from graphrec.experiment.ablation import ablations
 from graphrec.experiment.config import KgName
 from graphrec.experiment.data import resolve
 from graphrec.experiment.reading import read_options
-from graphrec.models import Blend
+from graphrec.models import Blend, InductiveKGAT
 from kg_loaders.synthetic import planted
 
 
@@ -108,6 +108,18 @@ def test_order_is_a_part_of_a_blend_and_all_of_a_closed_form() -> None:
         "the closed form's order",
     ]
     assert parts("--model=SLIST", "--model.recency=2", "--data.kg=none") == []
+
+
+def test_times_are_a_part_of_what_reads_in_order() -> None:
+    timed = ["--model.num_time_buckets=8", "--model.request_time=true"]
+    order = ["--model=InductiveKGAT", "--model.sequence=1"]
+    assert parts("--model=InductiveKGAT", *timed) == ["KG"]
+    assert parts(*order, *timed) == ["KG", "sequence", "times", "the time of the request"]
+    assert parts(*order, timed[0]) == ["KG", "sequence", "times"]
+    assert parts("--model=HSTU", "--data.kg=none", *timed) == ["times", "the time of the request"]
+    config = resolve(read_options([*order, *timed], "planted").config, GRAPH)
+    for _, left in ablations(config, GRAPH, reads_kg=True):
+        InductiveKGAT.from_graph(GRAPH if left.data.kg == "full" else GRAPH.without_kg(), **left.model.options)
 
 
 def test_a_blend_stays_a_blend_without_a_part() -> None:
