@@ -43,6 +43,8 @@ def main(argv: list[str]) -> None:
     print_metrics({part: metrics[part] for part in ("valid", "test") if part in metrics})
     if folder.config.train.refit and "test" in metrics:
         print("valid: before the refit on train and validation; test: after it")
+    if folder.config.model.options.get("request_time"):
+        print("the model was told when each user took the first item asked for: compare it with others that are told")
     seconds = metrics["seconds"]["train"]
     print(f"\ntrained  {seconds:.1f} s, peak memory {metrics['peak_memory_mb']:.0f} MB")
     if metrics["chosen"]:

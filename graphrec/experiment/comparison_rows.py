@@ -30,6 +30,12 @@ class Group:
     setting: str = ""
 
     @property
+    def said(self) -> str:
+        """:attr:`setting`, and "told when" where evaluation told the model when the items asked for were taken."""
+        told = self.folders[0].config.model.options.get("request_time") and "request_time" not in self.setting
+        return ", ".join(filter(None, [self.setting, "told when" if told else ""]))
+
+    @property
     def read_kg(self) -> str:
         """What its runs read of a knowledge graph: :attr:`kg`, but nothing where the data have no triples."""
         has_kg = any(folder.info.sizes["triples"] for folder in self.folders)
@@ -64,7 +70,7 @@ def rows_of(groups: Sequence[Group], part: str, metrics: Sequence[str], tested: 
             max(folder.metrics["peak_memory_mb"] for folder in group.folders),
             tuple(str(folder.path) for folder in group.folders),
             group.without,
-            group.setting,
+            group.said,
         )
         for group, per_user, p_value in zip(groups, values, p_values, strict=True)
     )

@@ -249,6 +249,21 @@ def test_train_prints_figures_and_places(graphrec: Any, dataset: str, tmp_path: 
     assert "another configuration (model.dim: 4 there, 5 here); choose another --out" in other.err
 
 
+def test_what_is_told_when_is_said_beside_its_figures(graphrec: Any, dataset: str, tmp_path: Path) -> None:
+    timed = ("--model=HSTU", "--model.num_time_buckets=8", *FAST)
+    for told in ("true", "false"):
+        said = graphrec("train", dataset, *timed, "--model.request_time", told, "--out", str(tmp_path / told))
+        assert said.code == 0, said.err
+        assert ("compare it with others that are told" in said.out) is (told == "true")
+    for first, rows in (
+        ("true", ("(told when)", "(model.request_time False)")),
+        ("false", ("", "(model.request_time True)")),
+    ):
+        second = "false" if first == "true" else "true"
+        lines = graphrec("compare", str(tmp_path / first), str(tmp_path / second)).out.splitlines()
+        assert [line.split("  ")[0].strip() for line in lines[-2:]] == [f"HSTU {row}".strip() for row in rows]
+
+
 def test_train_without_a_folder_makes_its_own(
     graphrec: Any, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
