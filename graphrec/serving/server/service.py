@@ -343,5 +343,9 @@ class Service:
             # The path is the operator's affair, not that of whoever asks.
             raise RunError(str(error).replace(str(path.parent) + "/", "")) from error
         if self._prepare is not None:
-            self._prepare(name, live)
+            try:
+                self._prepare(name, live)
+            except BaseException:
+                live.close()  # or it would hear of events, and be kept, as long as the store is open
+                raise
         return Served(name, path.name, live, self.answering)

@@ -22,6 +22,7 @@ from fastapi.testclient import TestClient
 
 from graphrec.cli import main
 from graphrec.cli.serve import SCOPES
+from graphrec.errors import ArgumentError
 from graphrec.serving.server import keys
 from graphrec.serving.server.app import create_app
 from graphrec.serving.server.service import Service
@@ -40,6 +41,24 @@ def test_a_run_that_is_replaced_goes_without_the_garbage_collector(runs: tuple[P
         assert old() is None
     finally:
         gc.enable()
+        service.close()
+
+
+def test_a_run_that_cannot_be_prepared_leaves_the_old_one_and_nothing_behind(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    def prepare(name: str, live: object) -> None:
+        asked.append(name)
+        if len(asked) > 1:
+            raise ArgumentError(f"{name} scores NaN")
+
+    with Store(tmp_path / "live.sqlite") as store:
+        service = Service({"films": runs[1]}, store, prepare=prepare)
+        with pytest.raises(ArgumentError, match="films scores NaN"):
+            asyncio.run(service.reload(None))
+        assert store._listeners == [service.models["films"].live]
         service.close()
 
 
