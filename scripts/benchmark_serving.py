@@ -26,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--explain-rate", type=float, default=10.0, help="explanations a second")
     parser.add_argument("--minutes", type=float, default=0.0, help="of mixed load, for the growth of memory")
     parser.add_argument("--prepare", action="store_true", help="let the service make what known users get first")
+    parser.add_argument("--prepare-explanations", action="store_true", help="also what explanations need")
     parser.add_argument("--threads", type=int, default=1, help="of the service's torch")
     arguments = parser.parse_args()
     if (arguments.run is None) == (arguments.synthetic is None):
@@ -92,7 +93,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = arguments.run or make_run(Path(folder), arguments.synthetic)
         users = list_users(run, Path(folder))
-        with serving(run, Path(folder), arguments.threads, arguments.prepare) as (port, pid):
+        preparing = [
+            f"--{name}" for name in ("prepare", "prepare-explanations") if vars(arguments)[name.replace("-", "_")]
+        ]
+        with serving(run, Path(folder), arguments.threads, preparing) as (port, pid):
             print(f"{run}: {len(users)} users, {cores()} cores")
             for line in (Path(folder) / "log").read_text().splitlines():
                 if line.startswith("prepared "):
@@ -278,7 +282,7 @@ def list_users(run: Path, folder: Path) -> list[str]:
 
 
 @contextmanager
-def serving(run: Path, folder: Path, threads: int, prepare: bool = False) -> Iterator[tuple[int, int]]:
+def serving(run: Path, folder: Path, threads: int, options: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
     """Serve a run on a free port; yield the port and the process."""
     import socket
 
@@ -286,10 +290,8 @@ def serving(run: Path, folder: Path, threads: int, prepare: bool = False) -> Ite
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "graphrec", "serve", str(run), "--port", str(port), "--threads", str(threads)]
-    if prepare:
-        command.append("--prepare")
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "--store", str(folder / "store")], stderr=log)
+        process = subprocess.Popen([*command, "--store", str(folder / "store"), *options], stderr=log)
     try:
         while b'"ready"' not in (folder / "log").read_bytes():
             if process.poll() is not None:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from graphrec.errors import ArgumentError, ConfigError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from graphrec.serving.live import LiveRecommender
 
@@ -44,6 +46,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the new key")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer under this host name")
     parser.add_argument("--prepare", action="store_true", help="make what all known users are answered with first")
+    parser.add_argument(
+        "--prepare-explanations", action="store_true", help="also what explanations of a model that reads order need"
+    )
     parser.add_argument("--threads", type=int, help="of torch and numpy; when not given, one fewer than processors")
     arguments = parser.parse_args(argv)
     if not 0 <= arguments.port <= LAST_PORT:
@@ -106,7 +111,9 @@ def _serve(arguments: argparse.Namespace) -> None:
         say(f"events and new items are kept in {store.where}")
     say(f"loading {', '.join(map(str, runs.values()))}")
     try:
-        prepare = _prepare if arguments.prepare else None
+        prepare = None
+        if arguments.prepare or arguments.prepare_explanations:
+            prepare = partial(_prepare, explanations=arguments.prepare_explanations)
         service = Service(
             runs, store, record=arguments.record, interleave=arguments.against is not None, prepare=prepare
         )
@@ -129,17 +136,28 @@ def _serve(arguments: argparse.Namespace) -> None:
             store.close()
 
 
-def _prepare(name: str, live: LiveRecommender) -> None:
+def _prepare(name: str, live: LiveRecommender, explanations: bool) -> None:
     """Let a model make what is kept of its users, and say how far it is."""
+    _say_progress(name, live.prepare(), live.graph.num_users)
+    if explanations:
+        of_these = f"explanations of {name}"
+        if not _say_progress(of_these, live.prepare_explanations(), live.graph.num_users):
+            say(f"{of_these} need no preparation")
+
+
+def _say_progress(what: str, steps: Iterator[tuple[int, int]], num_users: int) -> bool:
+    """Go through steps of preparing, and return whether there were any."""
     started = said = time.monotonic()
-    for done, total in live.prepare():
+    total = 0
+    for done, total in steps:
         now = time.monotonic()
         if now - said >= PREPARING_SECONDS and done < total:
             said = now
-            say(f"preparing {name}: {done:,} of {total:,} users")
+            say(f"preparing {what}: {done:,} of {total:,} users")
         elif done == total:
-            kept = "" if total == live.graph.num_users else f" of {live.graph.num_users:,}, for as many are kept"
-            say(f"prepared {name} for {total:,} users{kept}: {now - started:.1f} s")
+            kept = "" if total == num_users else f" of {num_users:,}, for as many are kept"
+            say(f"prepared {what} for {total:,} users{kept}: {now - started:.1f} s")
+    return total > 0
 
 
 def _names(runs: list[Path]) -> dict[str, Path]:

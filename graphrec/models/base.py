@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, NotFittedError, StrangerError
 from graphrec.histories import Histories
+from graphrec.models.recent import Recent
 from kg_loaders import RecGraph
 
-MOST_RECENT = 32  # histories of which a model remembers something
+RECENT_BYTES = 8 * 2**20  # what a model remembers of the histories that it was asked about last
 
 
 class Product(NamedTuple):
@@ -67,6 +68,7 @@ class Recommender(nn.Module, ABC):
             raise ArgumentError(f"num_items must be >= 1, got {num_items}")
         self.num_items = num_items
         self._cache: dict[str, Any] = {}
+        self._recent_bytes = RECENT_BYTES
         self._result_shapes: dict[str, tuple[int | None, ...]] = {}
 
     @classmethod
@@ -153,16 +155,35 @@ class Recommender(nn.Module, ABC):
         return self._cache[key]
 
     def cached_of(self, key: str, histories: Histories, compute: Callable[[], Any]) -> Any:
-        """Do as :meth:`cached`, of what belongs to histories; kept of the few that were asked about last."""
-        recent: dict[bytes, Any] = self.cached(key, dict)
-        whose = histories.fingerprint()
+        """Do as :meth:`cached`, of what belongs to histories: a tensor, or a tuple of tensors.
+
+        It is remembered of those that were asked about last, as far as there is room; see :meth:`remember`.
+        """
+        recent: Recent = self.cached("recent", lambda: Recent(self._recent_bytes))
+        whose = key, histories.fingerprint()
         value = recent.get(whose)
         if value is None:
-            value = recent[whose] = compute()
-            # The oldest go; another thread may have taken one already.
-            for other in list(recent)[:-MOST_RECENT]:
-                recent.pop(other, None)
+            value = compute()
+            recent.put(whose, value)
         return value
+
+    def remember(self, num_bytes: int) -> None:
+        """Let this model, and each that it is made of, remember so much of the histories asked about last.
+
+        Without it that is 8 MiB. What is remembered of histories now is forgotten.
+        """
+        for model in self._all_models():
+            model._recent_bytes = num_bytes
+            model._cache.pop("recent", None)
+
+    @property
+    def remembered_bytes(self) -> int:
+        """How much this model, and those it is made of, remember of histories."""
+        remembered = (model._cache.get("recent") for model in self._all_models())
+        return sum(recent.used_bytes for recent in remembered if recent is not None)
+
+    def _all_models(self) -> Iterator[Recommender]:
+        return (model for model in self.modules() if isinstance(model, Recommender))
 
     def forget(self) -> None:
         """Drop all that :meth:`cached` remembers; call it after changing weights in evaluation mode."""

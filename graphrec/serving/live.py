@@ -13,6 +13,7 @@ import torch
 
 from graphrec.errors import ArgumentError, StoreError, StrangerError, check_range
 from graphrec.evaluation.ranking import best_of
+from graphrec.histories import Histories
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.explain import Explanation, explain
@@ -25,6 +26,9 @@ from graphrec.serving.store import GUEST, Event, NewItem, Store
 from kg_loaders import RecGraph, UnknownIdError
 
 PREPARED_AT_ONCE = 64  # users
+EXPLAINED_AT_ONCE = 8
+EXPLAINING_BYTES = 384 * 2**20
+PREPARED_SHARE = 0.9  # of that room; the rest is for those whose past changes
 
 
 class LiveRecommender:
@@ -101,6 +105,36 @@ class LiveRecommender:
             with torch.no_grad():
                 kept.of([self.question(user) for user in some])
             yield start + len(some), len(users)
+
+    def prepare_explanations(self, num_bytes: int = EXPLAINING_BYTES) -> Iterator[tuple[int, int]]:
+        """Make now what explanations to the data set's users need, whatever the item, for as many as there is room for.
+
+        That is what a model that reads in order, alone or in a blend, makes of a history without each of its entries;
+        of any other model nothing is worth it, and nothing is yielded. It is lost when items join, and a user who likes
+        something waits for their own.
+
+        Args:
+            num_bytes: The room, for each model of a blend.
+
+        Yields:
+            How many users are done, and of how many.
+        """
+        run = self._items.run
+        run.model.remember(num_bytes)
+        users = list(run.graph.users)
+        for done, user in enumerate(users, start=1):
+            histories = self._histories(self.question(user))
+            with torch.no_grad():
+                run.model.score_item(histories, 0)
+                run.model.score_without_each(histories, 0)
+            remembered = run.model.remembered_bytes
+            if not remembered and histories.items.numel() > 1:
+                return
+            full = remembered * (done + 1) > PREPARED_SHARE * num_bytes * done
+            if full or done == len(users) or done % EXPLAINED_AT_ONCE == 0:
+                yield done, done if full else len(users)
+            if full:
+                return
 
     def close(self) -> None:
         """Hear of no more events; the store stays open for others."""
@@ -245,11 +279,8 @@ class LiveRecommender:
         self, item: str, user_id: str | None = None, history: Sequence[str] | None = None, k: int = 5
     ) -> Explanation:
         """Explain the score of an item for a user or a stranger; see :func:`~graphrec.serving.explain.explain`."""
-        question = self.question(user_id, history)
-        known = None if question.user_index is None else [question.user_index]
-        histories = in_rows([question.history], [question.times], known)
-        run, index = self._items.run, self.find(item)
-        return explain(run, histories, index, k)
+        histories = self._histories(self.question(user_id, history))
+        return explain(self._items.run, histories, self.find(item), k)
 
     def similar(self, item: str, k: int = 10) -> list[Recommendation]:
         r"""Return the items most like one.
@@ -379,6 +410,12 @@ class LiveRecommender:
                 self.num_unplaced += 1
                 continue
             self._users.take(event.user_id, item, event.kind)
+
+    @staticmethod
+    def _histories(question: Question) -> Histories:
+        """Return what a model is told of who asks why."""
+        known = None if question.user_index is None else [question.user_index]
+        return in_rows([question.history], [question.times], known)
 
     def _writable(self) -> Store:
         if self.store is None:

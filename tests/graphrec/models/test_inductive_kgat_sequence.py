@@ -16,7 +16,6 @@ from graphrec.evaluation import Evaluator
 from graphrec.evaluation.sampled import evaluate_sampled
 from graphrec.histories import Histories
 from graphrec.models import EASE, Blend, InductiveKGAT
-from graphrec.models.base import MOST_RECENT
 from graphrec.serving.attribution import leave_one_out
 from graphrec.serving.explain import explain
 from graphrec.serving.recommender import RunRecommender
@@ -261,14 +260,3 @@ def test_one_history_is_read_once_for_its_score_and_its_attention(monkeypatch):
         assert not torch.allclose(model.user_vectors(one, strange), model.user_vectors(one, model.item_vectors()[0]))
         both = model.score(Histories.from_lists([[3, 1, 4], [3, 1, 5]]))
         torch.testing.assert_close(both, torch.cat([score.detach(), model.score(other)]))
-
-
-def test_what_belongs_to_histories_is_remembered_of_few():
-    model = InductiveKGAT.from_graph(planted_graph(), dim=8).eval()
-    asked = []
-    with torch.no_grad():
-        for number in [*range(MOST_RECENT + 1), MOST_RECENT, 0]:
-            model.cached_of(
-                "key", Histories.from_lists([[number]]), lambda number=number: asked.append(number) or number
-            )
-    assert asked == [*range(MOST_RECENT + 1), 0]

@@ -9,7 +9,7 @@ from cases.graphs import histories_of, planted_graph
 
 from graphrec.evaluation.ranking import best
 from graphrec.histories import Histories
-from graphrec.models import EASE, InductiveKGAT
+from graphrec.models import EASE, Blend, InductiveKGAT
 from graphrec.serving.live import LiveRecommender
 from graphrec.serving.questions import Question, UserLists, UserVectors, asked
 from graphrec.serving.recommender import RunRecommender
@@ -130,6 +130,60 @@ def test_what_is_prepared_is_not_asked_of_the_model_again(which, call, request, 
         live.recommend(user_id=user)
     with pytest.raises(TypeError, match="not callable"):
         live.recommend(history=[graph.items.id_of(0)])
+
+
+@pytest.fixture
+def ordered(monkeypatch):
+    """A live blend of a model that reads order and EASE, and how often the former was asked without each entry."""
+    torch.manual_seed(0)
+    graph = planted_graph()
+    model = Blend.from_graph(graph, dim=8, sequence=2)
+    model.prepare(histories_of(graph))
+    model.complete(histories_of(graph))
+    live = LiveRecommender(RunRecommender(model.eval(), graph))
+    plain, calls = model.first.sequence.last_without_each, []
+    monkeypatch.setattr(model.first.sequence, "last_without_each", lambda *given: calls.append(1) or plain(*given))
+    return live, calls
+
+
+def test_explanations_that_are_prepared_ask_the_model_no_more(ordered):
+    live, calls = ordered
+    user, other = (live.graph.users.id_of(index) for index in (3, 4))
+    items = [found.item_id for found in live.recommend(user_id=user, k=2)]
+    expected = [live.explain(item, user_id=user) for item in items]
+    steps = list(live.prepare_explanations())
+    assert steps[0] == (8, live.graph.num_users)
+    assert steps[-1] == (live.graph.num_users, live.graph.num_users)
+    calls.clear()
+    assert [live.explain(item, user_id=user) for item in items] == expected
+    for one in live.graph.users:
+        live.explain(items[0], user_id=one)
+    assert not calls
+    live.on_events([Event(user, items[0])])
+    live.explain(items[1], user_id=user)
+    live.explain(items[1], user_id=other)
+    assert len(calls) == 1
+
+
+def test_no_more_explanations_are_prepared_than_there_is_room_for(ordered):
+    live, calls = ordered
+    list(live.prepare_explanations())
+    room = live.base.model.remembered_bytes // 2
+    steps = list(live.prepare_explanations(room))
+    num_done = steps[-1][0]
+    assert steps[-1] == (num_done, num_done)
+    assert 0 < num_done < live.graph.num_users
+    assert live.base.model.remembered_bytes <= room
+    calls.clear()
+    for index in range(num_done):
+        live.explain(live.graph.items.id_of(0), user_id=live.graph.users.id_of(index))
+    assert not calls
+
+
+@pytest.mark.parametrize("which", ["model", "ease"])
+def test_explanations_that_need_nothing_are_not_prepared(which, request):
+    live = LiveRecommender(RunRecommender(copy.deepcopy(request.getfixturevalue(which)), planted_graph()))
+    assert not list(live.prepare_explanations())
 
 
 def test_no_more_is_prepared_than_is_kept(ease, scored, monkeypatch):
