@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -17,11 +16,11 @@ from graphrec.encoders.side_features import SideFeatureEncoder, side_features_of
 from graphrec.encoders.tuned_text import TunedText, tuned_texts
 from graphrec.errors import ArgumentError, UnorderedHistoryWarning, check_range
 from graphrec.histories import Histories
-from graphrec.layers import HistoryAttentionPooling, HistoryMatch, HistorySelfAttention
+from graphrec.layers import HistoryAttentionPooling, HistoryMatch
 from graphrec.layers.history_match import LEAST_TEMPERATURE
-from graphrec.layers.ops.biased_attention import time_bucket
 from graphrec.losses import sampled_softmax, softmax_over_samples
 from graphrec.models.base import Product
+from graphrec.models.history_reader import HistoryReader
 from graphrec.models.item_side import ItemSide, at_rows
 from graphrec.models.popularity_prior import PopularityPrior
 from graphrec.models.ranking_head import Head, RankingHead, Step
@@ -200,8 +199,6 @@ class InductiveKGAT(ItemSide):
             )
         if sequence and head == "gru":
             raise ArgumentError(f"head must be 'mlp' with sequence={sequence}, got 'gru': order is read already")
-        if request_time and sequence and not num_time_buckets:
-            raise ArgumentError("request_time needs num_time_buckets above 0, got 0: no other part reads times")
         if side is not None and head is None:
             raise ArgumentError(f"side_features {list(side.names)} need a head to read them: head='mlp' or 'gru'")
         attend_history = attend_history and not sequence
@@ -218,21 +215,11 @@ class InductiveKGAT(ItemSide):
         self.max_length = max_length
         self.request_time = request_time and sequence > 0
         self._told = False
-        self.sequence: HistorySelfAttention | None = None
+        self.sequence: HistoryReader | None = None
         if sequence:
-            self.sequence = HistorySelfAttention(
-                dim,
-                sequence,
-                sequence_heads,
-                dropout=dropout,
-                num_distances=max_length,
-                num_time_buckets=num_time_buckets,
+            self.sequence = HistoryReader(
+                dim, sequence, sequence_heads, max_length, num_time_buckets, request_time, dropout
             )
-        # Softmax attention hears of a wait only what it changes among the intervals, so vectors tell of it, too: of the
-        # time since the item before (the last vector where there is none), and of that until the next is asked for.
-        reads_times = sequence > 0 and num_time_buckets > 0
-        self.gap = nn.Parameter(torch.empty(num_time_buckets + 1, dim)) if reads_times else None
-        self.wait = nn.Parameter(torch.empty(num_time_buckets, dim)) if self.request_time else None
         self._add_encoders(
             num_relations,
             triples,
@@ -310,9 +297,6 @@ class InductiveKGAT(ItemSide):
         self.pool.reset_parameters()
         if self.sequence is not None:
             self.sequence.reset_parameters()
-        for vectors in (self.gap, self.wait):
-            if vectors is not None:
-                nn.init.zeros_(vectors)
         self._draw_encoders()
         if self.head is not None:
             self.head.reset_parameters()
@@ -360,7 +344,7 @@ class InductiveKGAT(ItemSide):
             ``[batch_size, dim]``, zeros for an empty history.
         """
         if self.sequence is not None:
-            return self._last_states(self.sequence, histories.in_order().recent(self.max_length), h)[0]
+            return self._last_states(self.sequence, self.sequence.recent(histories), h)[0]
         weights = None
         # What is remembered is of the model's own vectors, not of others that a caller may have.
         if not (self.training or torch.is_grad_enabled()) and h is self.cached("vectors", self.item_vectors)[0]:
@@ -382,8 +366,7 @@ class InductiveKGAT(ItemSide):
         """
         h, _ = self.cached("vectors", self.item_vectors)
         if self.sequence is not None:
-            ordered = histories.in_order()
-            read = ordered.recent(self.max_length)
+            read = self.sequence.recent(histories)
             _, alpha = self._last_states(self.sequence, read, h)
             return self._given_back(histories, alpha.mean(dim=1), read)
         _, alpha = self.pool(h, histories.items, histories.offsets, self.attention_bias, return_attention_weights=True)
@@ -408,9 +391,9 @@ class InductiveKGAT(ItemSide):
         h, g = self.cached("vectors", self.item_vectors)
         target = F.normalize(g[item], dim=0)
         if self.sequence is not None:
-            read = histories.in_order().recent(self.max_length)
+            read = self.sequence.recent(histories)
             endings = read.endings()
-            last = self.sequence(*self._read(h[endings.items], endings), last_only=True)
+            last = self.sequence(h[endings.items], endings, last_only=True)
             back = F.normalize(last, dim=1) @ target / self.temperature  # [num_read]; reaching back to each entry
             later = F.pad(back, (0, 1))[1:].masked_fill(read.from_end == 0, 0.0)
             return self._given_back(histories, back - later, read)
@@ -514,26 +497,21 @@ class InductiveKGAT(ItemSide):
         scores = self._multiplied(user, candidates, self.cached("bias", self.bias)).scores()[place]
         return self._with_prior(scores, histories.lengths.expand(len(scores)) - 1, slice(None))
 
-    def _users_without_each(
-        self, sequence: HistorySelfAttention, histories: Histories
-    ) -> tuple[Tensor, Histories, Tensor]:
+    def _users_without_each(self, sequence: HistoryReader, histories: Histories) -> tuple[Tensor, Histories, Tensor]:
         """Return user vectors of length 1 without each entry that is read, these entries, and the places of all."""
         h, _ = self.cached("vectors", self.item_vectors)
         read, place = histories.recent_without_each(self.max_length)
 
         def states() -> Tensor:  # the same for any item: whoever asks why of a whole list waits for them once
-            x, _, times, _ = self._read(h[read.items], read)
-            closer = None if self.gap is None else self._read(h[read.items], read, back=2)[0]
-            return F.normalize(sequence.last_without_each(x, times, closer), dim=1)
+            return F.normalize(sequence.without_each(h[read.items], read), dim=1)
 
         return self.cached_of("states without each", read, states), read, place
 
-    def _last_states(self, sequence: HistorySelfAttention, read: Histories, h: Tensor) -> tuple[Tensor, Tensor]:
+    def _last_states(self, sequence: HistoryReader, read: Histories, h: Tensor) -> tuple[Tensor, Tensor]:
         """Return the state of the last entry of each history that is read, and its attention ``[total, heads]``."""
 
         def states() -> tuple[Tensor, Tensor]:
-            x = self._read(h[read.items], read)
-            found: tuple[Tensor, Tensor] = sequence(*x, last_only=True, return_attention_weights=True)
+            found: tuple[Tensor, Tensor] = sequence(h[read.items], read, True, return_attention_weights=True)
             return found
 
         # An explanation asks several things of one history. What is remembered is of the model's own vectors.
@@ -651,9 +629,7 @@ class InductiveKGAT(ItemSide):
         )
         return loss + self.head.loss(step, self.temperature, generator)
 
-    def _next_item_loss(
-        self, sequence: HistorySelfAttention, histories: Histories, generator: torch.Generator
-    ) -> Tensor:
+    def _next_item_loss(self, sequence: HistoryReader, histories: Histories, generator: torch.Generator) -> Tensor:
         """Softmax loss of the item after each item of a history."""
         read, follows = histories.next_items(self.max_length)
         targets = histories.items[follows]
@@ -664,7 +640,7 @@ class InductiveKGAT(ItemSide):
         g = F.normalize(g, dim=1)
         target, rival = (g.index_select(0, at) for at in position.tensor_split([len(targets)]))
         bias, rival_bias = (self.item_bias.index_select(0, items) for items in (targets, drawn))
-        states = F.normalize(sequence(*self._read(h.index_select(0, place), read)), dim=1)
+        states = F.normalize(sequence(h.index_select(0, place), read), dim=1)
         weights = histories.lengths.to(g.dtype)[histories.rows[follows]].pow(-self.target_power)
         loss = sampled_softmax(
             states,
@@ -709,25 +685,6 @@ class InductiveKGAT(ItemSide):
             return None
         weights = (scores - scores.max()).exp_()
         return weights if float(weights.min()) >= SMALLEST_WEIGHT else None
-
-    def _read(
-        self, entries: Tensor, read: Histories, back: int = 1
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Return what self-attention is given of histories in order and the vectors of their items.
-
-        With ``back=2`` each item is as if the one before it were not there.
-        """
-        # Long enough for what the blocks add at the start to be little beside it.
-        x = entries * math.sqrt(self.dim)
-        if self.gap is None or read.times is None:
-            return x, read.offsets, read.times, None
-        gap = time_bucket(read.times - read.times.roll(back), len(self.gap) - 1)
-        place = read.lengths[read.rows] - 1 - read.from_end
-        x = x + self.gap.index_select(0, gap.masked_fill(place < back, len(self.gap) - 1))
-        if self.wait is None or read.followed_at is None:
-            return x, read.offsets, read.times, None
-        wait = time_bucket(read.followed_at - read.times, len(self.wait))
-        return x + self.wait.index_select(0, wait), read.offsets, read.times, read.followed_at
 
     def _given_back(self, histories: Histories, values: Tensor, read: Histories) -> Tensor:
         """Return one value for each entry of ``histories`` as it came, 0 where self-attention did not read it."""

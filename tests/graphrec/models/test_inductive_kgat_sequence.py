@@ -45,14 +45,17 @@ def timed(items, times):
 
 def test_a_state_knows_nothing_of_what_comes_later():
     model = make()
-    states, others = (model.sequence(model.item[items], torch.tensor([0, 4])) for items in ([1, 2, 3, 4], [1, 2, 5, 6]))
+    states, others = (
+        model.sequence(model.item[items], Histories.from_lists([items])) for items in ([1, 2, 3, 4], [1, 2, 5, 6])
+    )
     torch.testing.assert_close(states[:2], others[:2])
     assert not torch.allclose(states[2:], others[2:])
 
 
 def test_the_loss_asks_for_the_next_item_at_every_place():
     model = make(num_negatives=100, temperature=0.5, target_power=0.5)
-    states = model.sequence(model.item[[1, 2, 3, 4, 5]] * 8**0.5, torch.tensor([0, 4, 5]))
+    read = Histories.from_lists([[1, 2, 3, 4], [5]])
+    states = model.sequence(model.item[read.items], read)
     logits = F.normalize(states, dim=1) @ F.normalize(model.candidate, dim=1).t() / 0.5 + model.item_bias
     losses = F.cross_entropy(logits, torch.tensor([2, 3, 4, 5, 2]), reduction="none")
     weights = torch.tensor([6.0, 6.0, 6.0, 6.0, 2.0]).rsqrt()  # of histories of six and two items
@@ -228,8 +231,8 @@ def test_an_answer_in_order_can_be_explained():
 def test_a_history_without_each_of_its_items_is_read_once_for_any_number_of_items(monkeypatch):
     torch.manual_seed(0)
     model = InductiveKGAT.from_graph(planted_graph(), dim=8, sequence=2).eval()
-    plain, calls = model.sequence.last_without_each, []
-    monkeypatch.setattr(model.sequence, "last_without_each", lambda *given: calls.append(1) or plain(*given))
+    plain, calls = model.sequence.without_each, []
+    monkeypatch.setattr(model.sequence, "without_each", lambda *given: calls.append(1) or plain(*given))
     histories = Histories.from_lists([[3, 1, 4, 1, 5]])
     with torch.no_grad():
         first = [model.score_without_each(histories, item) for item in (2, 7, 2)]

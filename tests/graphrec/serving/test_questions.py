@@ -141,8 +141,8 @@ def ordered(monkeypatch):
     model.prepare(histories_of(graph))
     model.complete(histories_of(graph))
     live = LiveRecommender(RunRecommender(model.eval(), graph))
-    plain, calls = model.first.sequence.last_without_each, []
-    monkeypatch.setattr(model.first.sequence, "last_without_each", lambda *given: calls.append(1) or plain(*given))
+    plain, calls = model.first.sequence.without_each, []
+    monkeypatch.setattr(model.first.sequence, "without_each", lambda *given: calls.append(1) or plain(*given))
     return live, calls
 
 
