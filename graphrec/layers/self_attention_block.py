@@ -174,10 +174,14 @@ class SelfAttentionBlock(nn.Module):
         return out
 
     def _forward(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Add what attention brought, and the feed-forward network."""
-        if len(x) > ENTRIES_AT_ONCE and x.device.type == "cpu" and not torch.is_grad_enabled():
-            parts = zip(torch.split(x, ENTRIES_AT_ONCE), torch.split(mixed, ENTRIES_AT_ONCE), strict=True)
-            return torch.cat([self._forward(some, brought) for some, brought in parts])
+        """Do as :meth:`combine`, in parts where that is faster."""
+        if len(x) <= ENTRIES_AT_ONCE or x.device.type != "cpu" or torch.is_grad_enabled():
+            return self.combine(x, mixed)
+        parts = zip(torch.split(x, ENTRIES_AT_ONCE), torch.split(mixed, ENTRIES_AT_ONCE), strict=True)
+        return torch.cat([self.combine(some, brought) for some, brought in parts])
+
+    def combine(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """Add to entries what attention brought them, and the feed-forward network; each ``[..., channels]``."""
         y = x + drop(mixed, self.dropout, self.training)
         y = y if self.norm == "pre" else self.norm_attention(y)
         hidden = self.lin_in(self.norm_forward(y) if self.norm == "pre" else y)

@@ -42,7 +42,9 @@ def export(
 
     - ``user.onnx``: from ``items``, int64 ``[batch, length]``, item indices in order of time, padded with -1, to
       ``user_vector``, float32 ``[batch, dim]``; for a model with a table of users from ``user_index``, int64
-      ``[batch]``.
+      ``[batch]``. A model that reads times also takes ``times``, float64 ``[batch, length]``, when each item was
+      taken, in seconds, padded with 0, and with ``request_time`` ``asked_at``, float64 ``[batch]``. One that reads
+      order reads so many items as ``export.json`` says under ``max_length``; to give it more only takes longer.
     - ``items.onnx``: from ``user_vector`` to ``scores``, float32 ``[batch, num_items]``. Items already seen are scored
       like any other.
     - ``items.safetensors`` with ``vector`` ``[num_items, dim]`` and ``bias`` ``[num_items]``, or ``items.parquet`` with
@@ -83,10 +85,11 @@ def export(
             "dataset": graph.name,
             "num_items": graph.num_items,
             "dim": towers.item.size(1),
-            "input": towers.takes,
+            "inputs": list(towers.takes),
+            "max_length": towers.reach,
         }
         (partial / "item_ids.json").write_text(to_json(list(graph.items)), encoding="utf-8")
-        if towers.takes == "user_index":
+        if "user_index" in towers.takes:
             (partial / "user_ids.json").write_text(to_json(list(graph.users)), encoding="utf-8")
         if dense is None:
             _write_vectors(recommender, towers, partial, vectors)
@@ -142,19 +145,17 @@ def _write_onnx(recommender: RunRecommender, towers: Towers, folder: Path) -> fl
     """Write both files, run them, and return the largest difference to the model's own scores."""
     num_users = recommender.graph.num_users
     asked = recommender.known.select(torch.linspace(0, num_users - 1, min(NUM_CHECKED, num_users)).long())
-    if towers.takes == "items":
-        lists = [asked.items[asked.rows == row].tolist() for row in range(len(asked))]
-        asked = Histories.from_lists([*lists, [0], []])
+    if "items" in towers.takes:
+        asked = _with_strangers(asked)
     inputs = towers.inputs(asked)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    shape = {0: batch} if towers.takes == "user_index" else {0: batch, 1: length}
     # At export no size may be 1, or it would stand for good.
-    example = (
-        torch.zeros(2, dtype=torch.int64) if towers.takes == "user_index" else torch.zeros(2, 3, dtype=torch.int64)
-    )
-    _export(towers.user, example, folder / "user.onnx", towers.takes, "user_vector", shape)
+    examples = tuple(torch.zeros((2, 3)[: tensor.dim()], dtype=tensor.dtype) for tensor in inputs)
+    shapes = tuple({0: batch} if tensor.dim() == 1 else {0: batch, 1: length} for tensor in inputs)
+    _export(towers.user, examples, folder / "user.onnx", towers.takes, "user_vector", shapes)
     side = _ItemSide(towers)
-    _export(side, torch.zeros(2, towers.item.size(1)), folder / "items.onnx", "user_vector", "scores", {0: batch})
+    vector = torch.zeros(2, towers.item.size(1))
+    _export(side, (vector,), folder / "items.onnx", ("user_vector",), "scores", ({0: batch},))
 
     import onnxruntime
 
@@ -164,7 +165,8 @@ def _write_onnx(recommender: RunRecommender, towers: Towers, folder: Path) -> fl
     ]
     worst = 0.0
     for part in (slice(None), slice(0, 1)):
-        (users,) = sessions[0].run(None, {towers.takes: inputs[part].numpy()})
+        given = {name: tensor[part].numpy() for name, tensor in zip(towers.takes, inputs, strict=True)}
+        (users,) = sessions[0].run(None, given)
         (scores,) = sessions[1].run(None, {"user_vector": users})
         with torch.no_grad():
             wanted = recommender.model.score(asked.select(torch.arange(len(asked))[part])).numpy()
@@ -174,16 +176,32 @@ def _write_onnx(recommender: RunRecommender, towers: Towers, folder: Path) -> fl
     return worst
 
 
-def _export(module: nn.Module, example: Tensor, path: Path, takes: str, gives: str, shape: dict[int, Any]) -> None:
-    size = sum(tensor.numel() * tensor.element_size() for tensor in module.buffers())
+def _with_strangers(histories: Histories) -> Histories:
+    """Return histories without their users, then one of a single item and an empty one."""
+    more = torch.tensor([1, 0])
+    offsets = torch.cat([histories.offsets, histories.offsets[-1] + more.cumsum(0)])
+    items = torch.cat([histories.items, torch.zeros(1, dtype=histories.items.dtype)])
+    times = None if histories.times is None else torch.cat([histories.times, histories.times[:1]])
+    return Histories(items, offsets, times=times)
+
+
+def _export(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    path: Path,
+    takes: tuple[str, ...],
+    gives: str,
+    shapes: tuple[dict[int, Any], ...],
+) -> None:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in (*module.buffers(), *module.parameters()))
     with _quiet():
         torch.onnx.export(
             module.eval(),
-            (example,),
+            examples,
             str(path),
-            input_names=[takes],
+            input_names=list(takes),
             output_names=[gives],
-            dynamic_shapes=(shape,),
+            dynamic_shapes=shapes,
             dynamo=True,
             external_data=size > MAX_EMBEDDED_BYTES,
             verbose=False,
@@ -228,7 +246,7 @@ def _dense(model: Recommender) -> Towers | None:
         )
     with torch.no_grad():
         weight = model.score(Histories.from_lists([[item] for item in range(model.num_items)]))
-    return Towers(_MultiHot(model.num_items), "items", weight.t(), torch.zeros(model.num_items))
+    return Towers(_MultiHot(model.num_items), ("items",), weight.t(), torch.zeros(model.num_items))
 
 
 class _MultiHot(nn.Module):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +17,15 @@ from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.models.item_knn import ItemKNN
 from graphrec.models.mf import SoftmaxMF
 from graphrec.models.pairwise import PairwiseRecommender
+from graphrec.models.popularity_prior import PopularityPrior
+from graphrec.models.sasrec import SASRec
+from graphrec.models.sequential import SequentialRecommender
+from graphrec.serving.ordered_side import OrderedSide
 
 PADDING = -1
 TOLERANCE = 1e-4  # of a score, relative to the largest
 NUM_CHECKED = 32  # histories on which towers are compared with their model
+AT_ONCE = 64  # histories whose user vectors are made at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,47 +36,71 @@ class Towers:
 
     Args:
         user: Maps what it takes to :math:`p_u`, ``[batch_size, dim]``.
-        takes: ``"items"``: int64 ``[batch_size, length]``, histories padded with -1; ``"user_index"``: int64
-            ``[batch_size]``.
+        takes: The names of what that is: ``"items"``, int64 ``[batch_size, length]``, histories padded with -1; with it
+            ``"times"``, float64 of the same shape, in seconds, and ``"asked_at"``, float64 ``[batch_size]``, where the
+            model reads these; or ``"user_index"``, int64 ``[batch_size]``.
         item: :math:`q_j`, float32 ``[num_items, dim]``.
         bias: :math:`b_j`, float32 ``[num_items]``.
+        reach: How many items of a history, the most recent ones, decide; ``None`` for all.
     """
 
     user: nn.Module
-    takes: Literal["items", "user_index"]
+    takes: tuple[str, ...]
     item: Tensor
     bias: Tensor
+    reach: int | None = None
 
-    def inputs(self, histories: Histories) -> Tensor:
-        """Return histories in the form that the user side takes."""
-        if self.takes == "user_index":
+    def inputs(self, histories: Histories) -> tuple[Tensor, ...]:
+        """Return histories in the form that the user side takes.
+
+        Raises:
+            ArgumentError: They lack users, or times, that it takes.
+        """
+        if self.takes == ("user_index",):
             if histories.user_index is None:
                 raise ArgumentError("this model keeps a table of its users: histories need user_index")
-            return histories.user_index
-        return padded(histories)
+            return (histories.user_index,)
+        histories = histories.in_order()
+        if self.reach is not None:
+            histories = histories.recent(self.reach)
+        found = [padded(histories)]
+        if "times" in self.takes:
+            if histories.times is None:
+                raise ArgumentError("this model reads when items were taken: histories need times")
+            found.append(padded(histories, histories.times))
+        if "asked_at" in self.takes:  # where nobody says when, it is with the last item
+            last = (histories.lengths - 1).clamp(min=0).unsqueeze(1)
+            found.append(found[1].gather(1, last)[:, 0] if histories.asked_at is None else histories.asked_at)
+        return tuple(found)
 
     def user_vectors(self, histories: Histories) -> Tensor:
         """Return :math:`p_u` of each history, ``[batch_size, dim]``."""
+        rows = torch.arange(len(histories), device=histories.items.device)
         with torch.no_grad():
-            vectors: Tensor = self.user(self.inputs(histories))
-        return vectors
+            parts = [self.user(*self.inputs(histories.select(some))) for some in torch.split(rows, AT_ONCE)]
+        return torch.cat(parts)
 
     def scores(self, histories: Histories) -> Tensor:
         """Return all scores, ``[batch_size, num_items]``."""
         return torch.addmm(self.bias, self.user_vectors(histories), self.item.t())
 
 
-def padded(histories: Histories) -> Tensor:
-    """Return histories as a rectangle, int64 ``[batch_size, longest]``, at least one wide, padded with -1.
+def padded(histories: Histories, values: Tensor | None = None) -> Tensor:
+    """Return what belongs to histories as a rectangle, ``[batch_size, longest]``, at least one wide.
+
+    Args:
+        histories: The rows.
+        values: A value for each entry, padded with zeros; when not given their items, padded with -1.
 
     Example:
         >>> padded(Histories.from_lists([[3, 1], [], [2]])).tolist()
         [[3, 1], [-1, -1], [2, -1]]
     """
     longest = max(1, int(histories.lengths.max())) if len(histories) else 1
-    place = torch.arange(histories.items.numel(), device=histories.items.device)
-    out = torch.full((len(histories), longest), PADDING, device=histories.items.device)
-    out[histories.rows, place - histories.offsets[:-1][histories.rows]] = histories.items
+    values, fill = (histories.items, PADDING) if values is None else (values, 0)
+    place = torch.arange(values.numel(), device=values.device)
+    out = torch.full((len(histories), longest), fill, device=values.device, dtype=values.dtype)
+    out[histories.rows, place - histories.offsets[:-1][histories.rows]] = values
     return out
 
 
@@ -111,23 +139,33 @@ def _towers_of(model: Recommender) -> Towers:
     if isinstance(model, InductiveKGAT):
         if model.head is not None:
             raise _no_towers(model, "with a head its score is a network over both; head=None trains a plain product")
-        if model.sequence is not None:
-            raise _no_towers(model, "it reads a history in order")
         if model.match is not None:
             raise _no_towers(model, "with match_temperature every candidate attends to the history by itself")
         h, g = model.cached("vectors", model.item_vectors)
-        ready = model._history_scores(h, model.attention_bias)
         bias = model.cached("bias", model.bias)
         item = F.normalize(g, dim=1)
+        takes: tuple[str, ...] = ("items",)
+        side: nn.Module
+        if model.sequence is None:
+            side = _Pooled(h, model._history_scores(h, model.attention_bias), model.temperature)
+        else:
+            side = OrderedSide.of(model)
+            takes = side.reads
         if model.prior is not None:  # one more channel: w(n) of the user, the item's popularity
             item = torch.cat([item, model.prior.popularity().unsqueeze(1)], dim=1)
-        return Towers(_Pooled(h, ready, model), "items", item, bias)
+            side = _WithPrior(side, model.prior)
+        return Towers(side, takes, item, bias, model.reach)
+    if isinstance(model, SASRec):
+        ordered = OrderedSide.of(model)
+        return Towers(ordered, ordered.reads, model.unit(model.item), torch.zeros(model.num_items), model.reach)
+    if isinstance(model, SequentialRecommender):
+        raise _no_towers(model, "it reads a history in order, by other blocks than InductiveKGAT and SASRec")
     if isinstance(model, SoftmaxMF):
         user, item = F.normalize(model.user, dim=1), F.normalize(model.item, dim=1)
-        return Towers(_Table(user / model.temperature), "user_index", item.clone(), torch.zeros(model.num_items))
+        return Towers(_Table(user / model.temperature), ("user_index",), item.clone(), torch.zeros(model.num_items))
     if isinstance(model, PairwiseRecommender):
         user, item = model.cached("vectors", model.vectors)
-        return Towers(_Table(user), "user_index", item.clone(), torch.zeros(model.num_items))
+        return Towers(_Table(user), ("user_index",), item.clone(), torch.zeros(model.num_items))
     if isinstance(model, Blend):
         raise _no_towers(model, "a blend brings the scores of all items to one scale for each user")
     if isinstance(model, EASE | ItemKNN):
@@ -138,11 +176,15 @@ def _towers_of(model: Recommender) -> Towers:
 def _check(towers: Towers, model: Recommender) -> None:
     """Make sure that the towers score as their model does: an option that they do not know is noticed here."""
     generator = torch.Generator().manual_seed(0)
-    lists = [torch.randperm(model.num_items, generator=generator)[:size].tolist() for size in range(NUM_CHECKED)]
+    sizes = [*range(NUM_CHECKED - 1), (towers.reach or 0) + NUM_CHECKED]
+    lists = [torch.randperm(model.num_items, generator=generator)[:size].tolist() for size in sizes]
     users = None
     if isinstance(towers.user, _Table):
         users = torch.randint(len(towers.user.table), (NUM_CHECKED,), generator=generator).tolist()
     histories = Histories.from_lists(lists, users)
+    if "times" in towers.takes:
+        drawn = torch.rand(histories.items.numel(), generator=generator, dtype=torch.float64)
+        histories = replace(histories, times=(10 ** (8 * drawn)).round())  # from a second to three years
     with torch.no_grad():
         wanted, found = model.score(histories), towers.scores(histories)
     if float((found - wanted).abs().max()) > TOLERANCE * max(1.0, float(wanted.abs().max())):
@@ -156,15 +198,13 @@ def _no_towers(model: Recommender, why: str) -> ArgumentError:
 class _Pooled(nn.Module):
     """The user side of a pooled InductiveKGAT, on padded histories."""
 
-    def __init__(self, h: Tensor, ready: Tensor, model: InductiveKGAT) -> None:
+    def __init__(self, h: Tensor, ready: Tensor, temperature: float) -> None:
         super().__init__()
         self.h: Tensor
         self.ready: Tensor
         self.register_buffer("h", h.clone())
         self.register_buffer("ready", ready.clone())
-        self.temperature = model.temperature
-        # Of the prior its weights alone: what it knows of items is the item side's.
-        self.prior_weight = None if model.prior is None else model.prior.forward
+        self.temperature = temperature
 
     def forward(self, items: Tensor) -> Tensor:
         there = items >= 0  # [batch_size, length]
@@ -172,10 +212,20 @@ class _Pooled(nn.Module):
         ready = self.ready[at].masked_fill(~there, torch.finfo(self.ready.dtype).min)
         weight = (ready - ready.amax(dim=1, keepdim=True)).exp() * there
         user = (weight.unsqueeze(1) @ self.h[at]).squeeze(1)
-        user = F.normalize(user, dim=1) / self.temperature
-        if self.prior_weight is None:
-            return user
-        return torch.cat([user, self.prior_weight(there.sum(dim=1, keepdim=True))], dim=1)
+        return F.normalize(user, dim=1) / self.temperature
+
+
+class _WithPrior(nn.Module):
+    """A user side with one more channel, the weight of a popularity prior."""
+
+    def __init__(self, user: nn.Module, prior: PopularityPrior) -> None:
+        super().__init__()
+        self.user = user
+        self.weight = prior.forward  # no module: what the prior knows of items is the item side's
+
+    def forward(self, items: Tensor, *others: Tensor) -> Tensor:
+        length = (items >= 0).sum(dim=1, keepdim=True)
+        return torch.cat([self.user(items, *others), self.weight(length)], dim=1)
 
 
 class _Table(nn.Module):

@@ -2,25 +2,31 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
 
-from graphrec.errors import ArgumentError, RunError
+from graphrec.errors import ArgumentError, LongHistoryWarning, RunError
 from graphrec.histories import Histories
 from graphrec.models import (
     BPRMF,
     CKE,
     EASE,
+    HSTU,
     KGAT,
     KGIN,
+    BERT4Rec,
     Blend,
     InductiveKGAT,
     ItemKNN,
     LightGCN,
     Popularity,
+    SASRec,
     SoftmaxMF,
 )
 from graphrec.serving.export import export
@@ -87,7 +93,7 @@ def test_a_history_gets_the_scores_of_torch(tmp_path, kind, options):
 def test_a_known_user_gets_the_scores_of_torch(tmp_path, kind):
     recommender = made(kind)
     report = export(recommender, tmp_path / "out")
-    assert report["input"] == "user_index"
+    assert report["inputs"] == ["user_index"]
     assert json.loads((tmp_path / "out" / "user_ids.json").read_text()) == list(recommender.graph.users)
     users = np.array([3, 0, 77])
     found = run(tmp_path / "out", "items.onnx", user_vector=run(tmp_path / "out", "user.onnx", user_index=users))
@@ -129,6 +135,8 @@ def test_item_vectors_are_those_that_score(tmp_path, vectors):
             "InductiveKGAT has no user and item vectors: with match_temperature",
         ),
         (Blend, {"dim": 8}, "Blend has no user and item vectors: a blend brings the scores"),
+        (HSTU, {"dim": 8}, "HSTU has no user and item vectors: it reads a history in order, by other blocks than"),
+        (BERT4Rec, {"dim": 8}, "BERT4Rec has no user and item vectors: it reads a history in order, by other blocks"),
         (Popularity, {}, "Popularity has no user and item vectors: its score is no inner product"),
     ],
 )
@@ -138,12 +146,71 @@ def test_models_without_two_sides_say_why(tmp_path, kind, options, why):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("num_time_buckets", [0, 8])
-def test_a_model_that_reads_in_order_is_refused_for_that(num_time_buckets):
-    triples = torch.empty(0, 3, dtype=torch.int64)
-    model = InductiveKGAT(20, 1, triples, dim=8, sequence=1, num_time_buckets=num_time_buckets).eval()
-    with pytest.raises(ArgumentError, match="InductiveKGAT has no user and item vectors: it reads a history in order"):
-        towers_of(model)
+ORDERED = [
+    (InductiveKGAT, {"dim": 8, "sequence": 2, "sequence_heads": 2, "max_length": 7}),
+    (InductiveKGAT, {"dim": 8, "sequence": 1, "max_length": 7, "num_time_buckets": 20}),
+    (InductiveKGAT, {"dim": 8, "sequence": 2, "max_length": 7, "num_time_buckets": 20, "request_time": True}),
+    (InductiveKGAT, {"dim": 8, "sequence": 1, "max_length": 7, "popularity_prior": 5.0}),
+    (SASRec, {"dim": 8, "heads": 2, "max_length": 7, "temperature": 0.1}),
+    (SASRec, {"dim": 8, "max_length": 7}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), ORDERED)
+def test_towers_read_order_as_their_model(kind, options):
+    model = made_in_order(kind, **options).model
+    towers = towers_of(model)
+    histories = in_time([[4, 2, 9], [], [7], [2, 4, 9], list(range(40)), list(range(7)), list(range(8))])
+    with torch.no_grad():
+        wanted = model.score(histories)
+    torch.testing.assert_close(towers.scores(histories), wanted, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(wanted[0], wanted[3])
+    if model.request_time:
+        later = replace(histories, asked_at=torch.full((7,), 1e9, dtype=torch.float64))
+        assert not torch.allclose(model.score(later)[0], wanted[0])
+        torch.testing.assert_close(towers.scores(later), model.score(later), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "options"), ORDERED)
+def test_a_history_in_order_gets_the_scores_of_torch(tmp_path, kind, options):
+    recommender = made_in_order(kind, **options)
+    report = export(recommender, tmp_path / "out")
+    assert report["max_difference"] <= 1e-4
+    assert report["max_length"] == (None if "popularity_prior" in options else 7)
+    histories = in_time([[4, 2, 9], [], [7], list(range(30))])
+    items, times = np.full((4, 33), -1), np.zeros((4, 33))
+    for row, (start, end) in enumerate(pairwise(histories.offsets.tolist())):
+        items[row, : end - start], times[row, : end - start] = histories.items[start:end], histories.times[start:end]
+    inputs = {"items": items, "times": times, "asked_at": times.max(axis=1)}
+    user = run(tmp_path / "out", "user.onnx", **{name: inputs[name] for name in report["inputs"]})
+    with torch.no_grad():
+        wanted = recommender.model.score(histories).numpy()
+    np.testing.assert_allclose(run(tmp_path / "out", "items.onnx", user_vector=user), wanted, atol=1e-4)
+
+
+def test_what_is_missing_of_a_history_is_named():
+    towers = towers_of(made_in_order(InductiveKGAT, dim=8, sequence=1, num_time_buckets=20).model)
+    with pytest.raises(ArgumentError, match="reads when items were taken: histories need times"):
+        towers.user_vectors(Histories.from_lists([[1, 2]]))
+
+
+def made_in_order(kind, **options):
+    """A model with weights that matter."""
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = kind.from_graph(graph, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LongHistoryWarning)
+        model.prepare(histories_of(graph))
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.5)
+    return RunRecommender(model.eval(), graph)
+
+
+def in_time(lists):
+    """Histories whose intervals grow from seconds to years."""
+    histories = Histories.from_lists(lists)
+    return replace(histories, times=(1.5 ** torch.arange(histories.items.numel(), dtype=torch.float64)).round())
 
 
 def test_a_model_that_reads_a_history_otherwise_is_noticed():
