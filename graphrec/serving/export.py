@@ -19,17 +19,14 @@ import graphrec
 from graphrec.errors import ArgumentError, check_choice
 from graphrec.experiment.files import make_folder, to_json, write
 from graphrec.histories import Histories
-from graphrec.models.base import Recommender
-from graphrec.models.ease import EASE
-from graphrec.models.item_knn import ItemKNN
-from graphrec.serving.towers import NUM_CHECKED, TOLERANCE, Towers, towers_of
+from graphrec.serving.towers import NUM_CHECKED, TOLERANCE, ItemSide, Towers, towers_of
+from graphrec.serving.whole_model import WholeModel, is_whole, whole_of
 
 if TYPE_CHECKING:
     from graphrec.serving.recommender import RunRecommender
 
 VECTORS = ("safetensors", "parquet")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-MAX_DENSE_ITEMS = 10_000  # 400 MB of weights from each item to each
 MAX_EMBEDDED_BYTES = 2**30  # a single ONNX file holds less than 2 GiB
 
 
@@ -52,8 +49,9 @@ def export(
     - ``item_ids.json`` (and ``user_ids.json``): the original id of each index.
     - ``export.json``: the model, the sizes, and by how much onnxruntime differed from torch on known histories.
 
-    EASE and ItemKNN, whose user vector is the history itself as wide as the catalogue, have no item vectors; their two
-    ONNX files hold the weights between all items, up to 10,000 items.
+    Models without a vector for each user (a blend, one whose candidates attend to the history, EASE, SLIST, RP3beta,
+    ItemKNN) have no item vectors, and instead of the two a single ``model.onnx``, from what ``user.onnx`` takes to
+    ``scores``. The weights from each item to each are in it, so EASE and its like are exported up to 10,000 items.
 
     Args:
         recommender: Model and graph.
@@ -71,10 +69,9 @@ def export(
     """
     check_export(output, vectors, onnx)
     graph, model = recommender.graph, recommender.model
-    dense = _dense(model)
-    towers = towers_of(model) if dense is None else dense
-    if dense is not None and not onnx:
-        raise ArgumentError(f"{type(model).__name__} has no item vectors to export, only ONNX files")
+    sides = whole_of(model) if is_whole(model) else towers_of(model)
+    if isinstance(sides, WholeModel) and not onnx:
+        raise ArgumentError(f"{type(model).__name__} has no item vectors to export, only an ONNX file")
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     make_folder(partial, f"the folder output {output}")
@@ -84,17 +81,17 @@ def export(
             "model": type(model).__name__,
             "dataset": graph.name,
             "num_items": graph.num_items,
-            "dim": towers.item.size(1),
-            "inputs": list(towers.takes),
-            "max_length": towers.reach,
+            "dim": None if isinstance(sides, WholeModel) else sides.item.size(1),
+            "inputs": list(sides.takes),
+            "max_length": sides.reach,
         }
         (partial / "item_ids.json").write_text(to_json(list(graph.items)), encoding="utf-8")
-        if "user_index" in towers.takes:
+        if "user_index" in sides.takes:
             (partial / "user_ids.json").write_text(to_json(list(graph.users)), encoding="utf-8")
-        if dense is None:
-            _write_vectors(recommender, towers, partial, vectors)
+        if isinstance(sides, Towers):
+            _write_vectors(recommender, sides, partial, vectors)
         if onnx:
-            report["max_difference"] = _write_onnx(recommender, towers, partial)
+            report["max_difference"] = _write_onnx(recommender, sides, partial)
         (partial / "export.json").write_text(to_json(report), encoding="utf-8")
         if output.exists():
             output.rmdir()
@@ -141,36 +138,38 @@ def _write_vectors(recommender: RunRecommender, towers: Towers, folder: Path, ve
     parquet.write_table(pyarrow.table(columns), folder / "items.parquet")
 
 
-def _write_onnx(recommender: RunRecommender, towers: Towers, folder: Path) -> float:
-    """Write both files, run them, and return the largest difference to the model's own scores."""
+def _write_onnx(recommender: RunRecommender, sides: Towers | WholeModel, folder: Path) -> float:
+    """Write the files, run them, and return the largest difference to the model's own scores."""
     num_users = recommender.graph.num_users
     asked = recommender.known.select(torch.linspace(0, num_users - 1, min(NUM_CHECKED, num_users)).long())
-    if "items" in towers.takes:
+    if "items" in sides.takes:
         asked = _with_strangers(asked)
-    inputs = towers.inputs(asked)
+    inputs = sides.inputs(asked)
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     # At export no size may be 1, or it would stand for good.
     examples = tuple(torch.zeros((2, 3)[: tensor.dim()], dtype=tensor.dtype) for tensor in inputs)
     shapes = tuple({0: batch} if tensor.dim() == 1 else {0: batch, 1: length} for tensor in inputs)
-    _export(towers.user, examples, folder / "user.onnx", towers.takes, "user_vector", shapes)
-    side = _ItemSide(towers)
-    vector = torch.zeros(2, towers.item.size(1))
-    _export(side, (vector,), folder / "items.onnx", ("user_vector",), "scores", ({0: batch},))
+    if isinstance(sides, WholeModel):
+        files = ["model.onnx"]
+        _export(sides.scores, examples, folder / files[0], sides.takes, "scores", shapes)
+    else:
+        files = ["user.onnx", "items.onnx"]
+        _export(sides.user, examples, folder / files[0], sides.takes, "user_vector", shapes)
+        vector = torch.zeros(2, sides.item.size(1))
+        _export(ItemSide(sides), (vector,), folder / files[1], ("user_vector",), "scores", ({0: batch},))
 
     import onnxruntime
 
-    sessions = [
-        onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"])
-        for name in ("user.onnx", "items.onnx")
-    ]
+    sessions = [onnxruntime.InferenceSession(str(folder / name), providers=["CPUExecutionProvider"]) for name in files]
     worst = 0.0
     for part in (slice(None), slice(0, 1)):
-        given = {name: tensor[part].numpy() for name, tensor in zip(towers.takes, inputs, strict=True)}
-        (users,) = sessions[0].run(None, given)
-        (scores,) = sessions[1].run(None, {"user_vector": users})
+        given = {name: tensor[part].numpy() for name, tensor in zip(sides.takes, inputs, strict=True)}
+        (found,) = sessions[0].run(None, given)
+        for session in sessions[1:]:
+            (found,) = session.run(None, {"user_vector": found})
         with torch.no_grad():
             wanted = recommender.model.score(asked.select(torch.arange(len(asked))[part])).numpy()
-        worst = max(worst, float(np.abs(scores - wanted).max() / max(1.0, float(np.abs(wanted).max()))))
+        worst = max(worst, float(np.abs(found - wanted).max() / max(1.0, float(np.abs(wanted).max()))))
     if not worst <= TOLERANCE:
         raise ArgumentError(f"ONNX and torch differ by {worst:.2g} of the largest score, more than {TOLERANCE}")
     return worst
@@ -220,43 +219,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
-
-
-class _ItemSide(nn.Module):
-    def __init__(self, towers: Towers) -> None:
-        super().__init__()
-        self.item: Tensor
-        self.bias: Tensor
-        self.register_buffer("item", towers.item.t().contiguous())
-        self.register_buffer("bias", towers.bias)
-
-    def forward(self, user_vector: Tensor) -> Tensor:
-        return user_vector @ self.item + self.bias
-
-
-def _dense(model: Recommender) -> Towers | None:
-    """Return a linear model of whole histories as if these were user vectors; ``None`` for another model."""
-    if not isinstance(model, EASE | ItemKNN):
-        return None
-    if model.num_items > MAX_DENSE_ITEMS:
-        size = 4 * model.num_items**2 / 2**30
-        raise ArgumentError(
-            f"{type(model).__name__} has a weight from each item to each, {size:.1f} GiB for {model.num_items} items; "
-            f"ONNX files of it are made up to {MAX_DENSE_ITEMS} items"
-        )
-    with torch.no_grad():
-        weight = model.score(Histories.from_lists([[item] for item in range(model.num_items)]))
-    return Towers(_MultiHot(model.num_items), ("items",), weight.t(), torch.zeros(model.num_items))
-
-
-class _MultiHot(nn.Module):
-    """Which items a padded history holds, ``[batch_size, num_items]``."""
-
-    def __init__(self, num_items: int) -> None:
-        super().__init__()
-        self.num_items = num_items
-
-    def forward(self, items: Tensor) -> Tensor:
-        # Padding goes to a column of its own, which is cut off.
-        at = torch.where(items >= 0, items, self.num_items)
-        return torch.zeros(items.size(0), self.num_items + 1).scatter(1, at, 1.0)[:, : self.num_items]

@@ -51,27 +51,8 @@ class Towers:
     reach: int | None = None
 
     def inputs(self, histories: Histories) -> tuple[Tensor, ...]:
-        """Return histories in the form that the user side takes.
-
-        Raises:
-            ArgumentError: They lack users, or times, that it takes.
-        """
-        if self.takes == ("user_index",):
-            if histories.user_index is None:
-                raise ArgumentError("this model keeps a table of its users: histories need user_index")
-            return (histories.user_index,)
-        histories = histories.in_order()
-        if self.reach is not None:
-            histories = histories.recent(self.reach)
-        found = [padded(histories)]
-        if "times" in self.takes:
-            if histories.times is None:
-                raise ArgumentError("this model reads when items were taken: histories need times")
-            found.append(padded(histories, histories.times))
-        if "asked_at" in self.takes:  # where nobody says when, it is with the last item
-            last = (histories.lengths - 1).clamp(min=0).unsqueeze(1)
-            found.append(found[1].gather(1, last)[:, 0] if histories.asked_at is None else histories.asked_at)
-        return tuple(found)
+        """Return histories in the form that the user side takes; see :func:`inputs_of`."""
+        return inputs_of(histories, self.takes, self.reach)
 
     def user_vectors(self, histories: Histories) -> Tensor:
         """Return :math:`p_u` of each history, ``[batch_size, dim]``."""
@@ -83,6 +64,55 @@ class Towers:
     def scores(self, histories: Histories) -> Tensor:
         """Return all scores, ``[batch_size, num_items]``."""
         return torch.addmm(self.bias, self.user_vectors(histories), self.item.t())
+
+
+class ItemSide(nn.Module):
+    """Takes user vectors, and returns the scores of all items."""
+
+    def __init__(self, towers: Towers) -> None:
+        super().__init__()
+        self.item: Tensor
+        self.bias: Tensor
+        self.register_buffer("item", towers.item.t().contiguous())
+        self.register_buffer("bias", towers.bias)
+
+    def forward(self, user_vector: Tensor) -> Tensor:
+        """Multiply, and add the bias."""
+        return user_vector @ self.item + self.bias
+
+
+def inputs_of(histories: Histories, takes: tuple[str, ...], reach: int | None) -> tuple[Tensor, ...]:
+    """Return histories as an exported model takes them.
+
+    Args:
+        histories: The rows.
+        takes: The names of what is taken; see :class:`Towers`.
+        reach: How many items, the most recent ones, are given; ``None`` for all.
+
+    Raises:
+        ArgumentError: They lack users, or times, that it takes.
+    """
+    if takes == ("user_index",):
+        if histories.user_index is None:
+            raise ArgumentError("this model keeps a table of its users: histories need user_index")
+        return (histories.user_index,)
+    histories = histories.in_order()
+    if reach is not None:
+        histories = histories.recent(reach)
+    found = [padded(histories)]
+    if "times" in takes:
+        if histories.times is None:
+            raise ArgumentError("this model reads when items were taken: histories need times")
+        found.append(padded(histories, histories.times))
+    if "asked_at" in takes:  # where nobody says when, it is with the last item
+        last = (histories.lengths - 1).clamp(min=0).unsqueeze(1)
+        found.append(found[1].gather(1, last)[:, 0] if histories.asked_at is None else histories.asked_at)
+    return tuple(found)
+
+
+def given(*inputs: Tensor | None) -> list[Tensor]:
+    """Return those inputs that there are: the tracer of ONNX wants each of them to have a name."""
+    return [tensor for tensor in inputs if tensor is not None]
 
 
 def padded(histories: Histories, values: Tensor | None = None) -> Tensor:
@@ -223,9 +253,10 @@ class _WithPrior(nn.Module):
         self.user = user
         self.weight = prior.forward  # no module: what the prior knows of items is the item side's
 
-    def forward(self, items: Tensor, *others: Tensor) -> Tensor:
+    def forward(self, items: Tensor, times: Tensor | None = None, asked_at: Tensor | None = None) -> Tensor:
         length = (items >= 0).sum(dim=1, keepdim=True)
-        return torch.cat([self.user(items, *others), self.weight(length)], dim=1)
+        vector = self.user(*given(items, times, asked_at))
+        return torch.cat([vector, self.weight(length)], dim=1)
 
 
 class _Table(nn.Module):

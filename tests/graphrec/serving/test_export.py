@@ -20,15 +20,19 @@ from graphrec.models import (
     HSTU,
     KGAT,
     KGIN,
+    SLIST,
     BERT4Rec,
     Blend,
+    DualEASE,
     InductiveKGAT,
     ItemKNN,
     LightGCN,
     Popularity,
+    RP3beta,
     SASRec,
     SoftmaxMF,
 )
+from graphrec.models.base import ClosedFormRecommender
 from graphrec.serving.export import export
 from graphrec.serving.recommender import RunRecommender
 from graphrec.serving.towers import padded, towers_of
@@ -71,7 +75,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [(InductiveKGAT, {"dim": 8}), (InductiveKGAT, {"dim": 8, "popularity_prior": 5.0}), (EASE, {}), (ItemKNN, {})],
+    [(InductiveKGAT, {"dim": 8}), (InductiveKGAT, {"dim": 8, "popularity_prior": 5.0})],
 )
 def test_a_history_gets_the_scores_of_torch(tmp_path, kind, options):
     recommender = made(kind, **options)
@@ -129,12 +133,7 @@ def test_item_vectors_are_those_that_score(tmp_path, vectors):
 @pytest.mark.parametrize(
     ("kind", "options", "why"),
     [
-        (
-            InductiveKGAT,
-            {"match_temperature": 0.1},
-            "InductiveKGAT has no user and item vectors: with match_temperature",
-        ),
-        (Blend, {"dim": 8}, "Blend has no user and item vectors: a blend brings the scores"),
+        (InductiveKGAT, {"head": "mlp"}, "InductiveKGAT has no user and item vectors: with a head its score"),
         (HSTU, {"dim": 8}, "HSTU has no user and item vectors: it reads a history in order, by other blocks than"),
         (BERT4Rec, {"dim": 8}, "BERT4Rec has no user and item vectors: it reads a history in order, by other blocks"),
         (Popularity, {}, "Popularity has no user and item vectors: its score is no inner product"),
@@ -188,6 +187,48 @@ def test_a_history_in_order_gets_the_scores_of_torch(tmp_path, kind, options):
     np.testing.assert_allclose(run(tmp_path / "out", "items.onnx", user_vector=user), wanted, atol=1e-4)
 
 
+MATCHED = {"dim": 8, "match_temperature": 0.1}
+TIMES = {"sequence": 1, "max_length": 7, "num_time_buckets": 20}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (EASE, {}),
+        (DualEASE, {"l2": 10.0}),
+        (ItemKNN, {}),
+        (RP3beta, {}),
+        (SLIST, {}),
+        (InductiveKGAT, MATCHED),
+        (InductiveKGAT, {**MATCHED, "popularity_prior": 5.0}),
+        (Blend, {"dim": 8}),
+        (Blend, MATCHED),
+        (Blend, {**MATCHED, **TIMES, "recency": 3.0}),
+        (Blend, {"dim": 8, **TIMES, "request_time": True, "recency": 3.0}),
+    ],
+)
+def test_a_model_without_user_vectors_is_one_file_with_the_scores_of_torch(tmp_path, kind, options):
+    recommender = made_in_order(kind, **options)
+    report = export(recommender, tmp_path / "out")
+    assert report["max_difference"] <= 1e-4
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["export.json", "item_ids.json", "model.onnx"]
+    histories = in_time([[4, 2, 9], [], [7], list(range(30)), [2, 9, 4]])
+    items, times = np.full((5, 33), -1), np.zeros((5, 33))
+    for row, (start, end) in enumerate(pairwise(histories.offsets.tolist())):
+        items[row, : end - start], times[row, : end - start] = histories.items[start:end], histories.times[start:end]
+    inputs = {"items": items, "times": times, "asked_at": times.max(axis=1)}
+    found = run(tmp_path / "out", "model.onnx", **{name: inputs[name] for name in report["inputs"]})
+    with torch.no_grad():
+        wanted = recommender.model.score(histories).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert np.abs(wanted[0] - wanted[3]).max() > 1e-2
+
+
+def test_a_blend_with_a_head_in_it_says_why_not(tmp_path):
+    with pytest.raises(ArgumentError, match="InductiveKGAT has no user and item vectors: with a head"):
+        export(made_in_order(Blend, dim=8, head="mlp", rerank=5), tmp_path / "out")
+
+
 def test_what_is_missing_of_a_history_is_named():
     towers = towers_of(made_in_order(InductiveKGAT, dim=8, sequence=1, num_time_buckets=20).model)
     with pytest.raises(ArgumentError, match="reads when items were taken: histories need times"):
@@ -201,7 +242,11 @@ def made_in_order(kind, **options):
     model = kind.from_graph(graph, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LongHistoryWarning)
-        model.prepare(histories_of(graph))
+        if isinstance(model, ClosedFormRecommender):
+            model.fit(histories_of(graph))
+        else:
+            model.prepare(histories_of(graph))
+            model.complete(histories_of(graph))
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     return RunRecommender(model.eval(), graph)
@@ -225,12 +270,19 @@ def test_a_model_that_reads_a_history_otherwise_is_noticed():
 
 
 def test_a_large_linear_model_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("graphrec.serving.export.MAX_DENSE_ITEMS", 79)
+    monkeypatch.setattr("graphrec.serving.whole_model.MAX_DENSE_ITEMS", 79)
     with pytest.raises(ArgumentError, match=r"a weight from each item to each, 0\.0 GiB for 80 items"):
         export(made(EASE), tmp_path / "out")
     monkeypatch.undo()
-    with pytest.raises(ArgumentError, match="EASE has no item vectors to export"):
+    with pytest.raises(ArgumentError, match="EASE has no item vectors to export, only an ONNX file"):
         export(made(EASE), tmp_path / "out", onnx=False)
+
+
+@pytest.mark.parametrize(("kind", "options"), [(InductiveKGAT, {"match_temperature": 0.1}), (Blend, {"dim": 8})])
+def test_models_without_two_towers_say_why(kind, options):
+    why = "with match_temperature" if kind is InductiveKGAT else "a blend brings the scores"
+    with pytest.raises(ArgumentError, match=f"{kind.__name__} has no user and item vectors: {why}"):
+        towers_of(made(kind, **options).model.eval())
 
 
 def test_what_cannot_be_written_is_refused_first(tmp_path, monkeypatch):
