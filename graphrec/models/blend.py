@@ -18,6 +18,7 @@ from graphrec.models.slist import SLIST
 from kg_loaders import RecGraph
 
 MOST_SCORES = 2**25  # 128 MB, a few times at once
+NARROW = 1e-4  # of the mean; so small a deviation may be rounding
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
@@ -212,9 +213,10 @@ class Blend(GradientRecommender):
         """Blend the scores of both models; see :meth:`Recommender.score`."""
         return self._blended(self.first.score(histories), self.second.score(histories))
 
-    def _blended(self, first: Tensor, second: Tensor) -> Tensor:
-        first = _standardise(first)
-        second, weight = _standardise(second).to(first.dtype), self.weight.to(first.dtype)
+    def _blended(self, first: Tensor, second: Tensor, items: slice = slice(None)) -> Tensor:
+        """Return the blended scores of some items; both models' are of all."""
+        first = _standardise(first, items)
+        second, weight = _standardise(second, items).to(first.dtype), self.weight.to(first.dtype)
         # Scores of all items are large: without gradients they are not written twice.
         return first.lerp(second, weight) if torch.is_grad_enabled() else first.lerp_(second, weight)
 
@@ -227,8 +229,11 @@ class Blend(GradientRecommender):
         read, place = histories.recent_without_each(reach)
         if read.items.numel() * self.num_items > MOST_SCORES:
             return None
-        scores = self.scores_without_each(read)
-        return None if scores is None else scores[:, item][place]
+        first = self.first.scores_without_each(read)
+        second = None if first is None else self.second.scores_without_each(read)
+        if first is None or second is None:
+            return None
+        return self._blended(first, second, slice(item, item + 1))[place, 0]
 
     @property
     def reach(self) -> int | None:
@@ -253,11 +258,16 @@ class Blend(GradientRecommender):
         return loss
 
 
-def _standardise(scores: Tensor) -> Tensor:
-    """Return each row with mean 0 and standard deviation 1; a row of equal scores becomes zeros."""
-    centred = scores - scores.mean(dim=1, keepdim=True)
+def _standardise(scores: Tensor, items: slice = slice(None)) -> Tensor:
+    """Return some columns of rows with mean 0 and standard deviation 1; a row of equal scores becomes zeros."""
+    mean = scores.mean(dim=1, keepdim=True)
+    centred = scores - mean
     std = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / scores.shape[1] ** 0.5
     # The mean of equal scores is off by rounding, and so is their deviation, which would be brought to 1.
-    low, high = torch.aminmax(scores, dim=1, keepdim=True)
-    std = std.clamp(min=torch.finfo(scores.dtype).tiny).masked_fill(low == high, torch.inf)
+    narrow = (std <= NARROW * mean.abs()).squeeze(1)
+    if bool(narrow.any()):
+        low, high = torch.aminmax(scores[narrow], dim=1, keepdim=True)
+        std = std.masked_scatter(narrow.unsqueeze(1), std[narrow].masked_fill(low == high, torch.inf))
+    std = std.clamp(min=torch.finfo(scores.dtype).tiny)
+    centred = centred[:, items]
     return centred / std if torch.is_grad_enabled() else centred.div_(std)

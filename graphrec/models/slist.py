@@ -186,11 +186,17 @@ class SLIST(ClosedFormRecommender):
         """Score some items, ``[total, num_columns]``: those before the entry come one place nearer to the end."""
         self.check_ready(histories)
         order, ordered = histories.order(), histories.in_order()
-        weight = self.weight[:, columns][ordered.items]
-        given = weight * self._decayed(ordered).unsqueeze(1)
-        nearer = weight * self._decayed(ordered, nearer=1).unsqueeze(1)
-        later = given.sum(dim=0) - given.cumsum(0)
-        return torch.empty_like(given).index_copy_(0, order, later + nearer.cumsum(0) - nearer)
+        nearer = self.weight[:, columns][ordered.items] * self._decayed(ordered, nearer=1).unsqueeze(1)
+        out = torch.zeros_like(nearer)
+        if len(out) > 1:
+            # Without an entry those before it are one place nearer. Of those behind it the last alone weighs the same
+            # in `nearer`, as no entry is nearer than that.
+            before = nearer[:-1].cumsum(0)
+            behind = before[-1] - before
+            _, recency, _ = self.chosen_values
+            out[:-1] = behind.mul_(math.exp(-1 / recency)).add_(nearer[-1])
+            out[1:] += before
+        return torch.empty_like(out).index_copy_(0, order, out)
 
     def _decayed(self, ordered: Histories, nearer: int = 0) -> Tensor:
         """Return the weight of each entry, ``[total]``, as if it were some places nearer to the end."""
