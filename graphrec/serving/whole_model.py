@@ -117,10 +117,7 @@ class _Linear(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, items: Tensor) -> Tensor:
-        # Padding goes to a column of its own, which is cut off.
-        at = torch.where(items >= 0, items, len(self.weight))
-        held = torch.zeros(items.size(0), len(self.weight) + 1).scatter(1, at, 1.0)
-        return held[:, : len(self.weight)] @ self.weight
+        return _by_item(items, (items >= 0).to(self.weight.dtype), len(self.weight)).clamp(max=1.0) @ self.weight
 
 
 class _Decayed(nn.Module):
@@ -133,12 +130,9 @@ class _Decayed(nn.Module):
         self.recency = recency
 
     def forward(self, items: Tensor) -> Tensor:
-        there = items >= 0
-        from_end = there.sum(dim=1, keepdim=True) - 1 - torch.arange(items.size(1))
-        decay = (-from_end.clamp(min=0).to(self.weight.dtype) / self.recency).exp() * there
-        at = torch.where(there, items, len(self.weight))
-        held = torch.zeros(items.size(0), len(self.weight) + 1).scatter_add(1, at, decay)
-        return held[:, : len(self.weight)] @ self.weight
+        from_end = (items >= 0).sum(dim=1, keepdim=True) - 1 - torch.arange(items.size(1))
+        decay = (-from_end.clamp(min=0).to(self.weight.dtype) / self.recency).exp()
+        return _by_item(items, decay, len(self.weight)) @ self.weight
 
 
 class _Matched(nn.Module):
@@ -193,6 +187,13 @@ class _Blended(nn.Module):
             for model, size in zip((self.first, self.second), self.sizes, strict=True)
         )
         return (1 - self.weight) * first + self.weight * second
+
+
+def _by_item(items: Tensor, values: Tensor, num_items: int) -> Tensor:
+    """Return the sum of the values that each item has in a padded history, ``[batch_size, num_items]``."""
+    # Padding goes to a column of its own, which is cut off.
+    at = torch.where(items >= 0, items, num_items)
+    return values.new_zeros(items.size(0), num_items + 1).scatter_add(1, at, values)[:, :num_items]
 
 
 def _standardised(scores: Tensor) -> Tensor:
