@@ -99,7 +99,7 @@ def main() -> None:
         with serving(run, Path(folder), arguments.threads, preparing) as (port, pid):
             print(f"{run}: {len(users)} users, {cores()} cores")
             for line in (Path(folder) / "log").read_text().splitlines():
-                if line.startswith("prepared "):
+                if line.startswith("prepared ") and "explanations" not in line:
                     say("before it was ready", line)
             measure(arguments, Path(folder), port, pid, users)
 
@@ -107,10 +107,17 @@ def main() -> None:
 def measure(arguments: argparse.Namespace, folder: Path, port: int, pid: int, users: list[str]) -> None:
     """Run the parts one after the other."""
     say("memory after the start", f"{memory(pid):.2f} GB")
-    throughput(folder, port, pid, users, arguments.seconds)
 
     async def lists(client: Client) -> None:
         await client.post("recommend", {"user_id": random.choice(users), "k": 10})
+
+    if arguments.prepare_explanations:
+        taken = asyncio.run(at_rate(lists, port, arguments.rate, arguments.seconds))
+        say("lists while it goes on preparing", quantiles(taken))
+        while (line := re.search(r"^(prepared )?explanations of .*$", (folder / "log").read_text(), re.M)) is None:
+            time.sleep(0.1)
+        say("then", f"{line[0]}; {memory(pid):.2f} GB")
+    throughput(folder, port, pid, users, arguments.seconds)
 
     async def why(client: Client) -> None:
         user = random.choice(users)

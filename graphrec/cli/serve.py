@@ -15,7 +15,6 @@ from graphrec.errors import ArgumentError, ConfigError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
     from graphrec.serving.live import LiveRecommender
 
@@ -47,7 +46,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer under this host name")
     parser.add_argument("--prepare", action="store_true", help="make what all known users are answered with first")
     parser.add_argument(
-        "--prepare-explanations", action="store_true", help="also what explanations of a model that reads order need"
+        "--prepare-explanations",
+        action="store_true",
+        help="likewise, and while it answers what explanations of a model that reads order need",
     )
     parser.add_argument("--threads", type=int, help="of torch and numpy; when not given, one fewer than processors")
     arguments = parser.parse_args(argv)
@@ -138,26 +139,28 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _prepare(name: str, live: LiveRecommender, explanations: bool) -> None:
     """Let a model make what is kept of its users, and say how far it is."""
-    _say_progress(name, live.prepare(), live.graph.num_users)
-    if explanations:
-        of_these = f"explanations of {name}"
-        if not _say_progress(of_these, live.prepare_explanations(), live.graph.num_users):
-            say(f"{of_these} need no preparation")
-
-
-def _say_progress(what: str, steps: Iterator[tuple[int, int]], num_users: int) -> bool:
-    """Go through steps of preparing, and return whether there were any."""
+    num_users = live.graph.num_users
     started = said = time.monotonic()
-    total = 0
-    for done, total in steps:
+    for done, total in live.prepare():
         now = time.monotonic()
         if now - said >= PREPARING_SECONDS and done < total:
             said = now
-            say(f"preparing {what}: {done:,} of {total:,} users")
+            say(f"preparing {name}: {done:,} of {total:,} users")
         elif done == total:
-            kept = "" if total == num_users else f" of {num_users:,}, for as many are kept"
-            say(f"prepared {what} for {total:,} users{kept}: {now - started:.1f} s")
-    return total > 0
+            say(f"prepared {name} for {_of(total, num_users)}: {now - started:.1f} s")
+
+    def told(done: int, seconds: float) -> None:
+        if done:
+            say(f"prepared explanations of {name} for {_of(done, num_users)}: {seconds:.1f} s")
+        else:
+            say(f"explanations of {name} need no preparation")
+
+    if explanations:
+        live.explain_ahead(told)
+
+
+def _of(done: int, num_users: int) -> str:
+    return f"{done:,} users" if done == num_users else f"{done:,} users of {num_users:,}, for as many are kept"
 
 
 def _names(runs: list[Path]) -> dict[str, Path]:

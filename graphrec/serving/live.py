@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -70,6 +72,9 @@ class LiveRecommender:
         self.num_unplaced = 0
         self._users = LiveUsers(run)
         self._items = LiveItems.of(run)
+        self._ahead: threading.Thread | None = None
+        self._closed = False
+        self._changed = threading.Event()  # items have joined, or this is closed
         if store is not None:
             store.subscribe(self)
         self._warm(self._items)
@@ -136,10 +141,39 @@ class LiveRecommender:
             if full:
                 return
 
+    def explain_ahead(self, told: Callable[[int, float], None]) -> None:
+        """Do :meth:`prepare_explanations` in a thread, anew whenever items have joined, until :meth:`close`.
+
+        Args:
+            told: Called, by that thread, with the number of users and the seconds it took, each time it is done; with 0
+                users where explanations need nothing.
+        """
+
+        def work() -> None:
+            while not self._closed:
+                self._changed.clear()
+                items, begin, num_done = self._items, time.monotonic(), 0
+                for done, _ in self.prepare_explanations():
+                    num_done = done
+                    if self._closed or self._items is not items:
+                        break
+                else:
+                    told(num_done, time.monotonic() - begin)
+                    while not self._closed and self._items is items:
+                        self._changed.wait()
+                        self._changed.clear()
+
+        self._ahead = threading.Thread(target=work, name="graphrec-ahead", daemon=True)
+        self._ahead.start()
+
     def close(self) -> None:
-        """Hear of no more events; the store stays open for others."""
+        """Hear of no more events, and explain nothing ahead; the store stays open for others."""
         if self.store is not None:
             self.store.unsubscribe(self)
+        self._closed = True
+        self._changed.set()
+        if self._ahead is not None:
+            self._ahead.join()
 
     # What is there
 
@@ -400,6 +434,7 @@ class LiveRecommender:
         grown = self._items.grown(RunRecommender(model, graph, self.base.batch_size, self.base.seed), joined)
         self._warm(grown)
         self._items = grown
+        self._changed.set()
 
     def on_events(self, events: Sequence[Event]) -> None:
         """Take durable events; called by the store."""

@@ -332,6 +332,8 @@ class Service:
         """Finish all work and close the store."""
         self.answering.shutdown()
         self.working.shutdown()
+        for served in self.models.values():
+            served.live.close()
         if self.store is not None:
             self.store.close()
 

@@ -1,4 +1,6 @@
 import copy
+import queue
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -178,6 +180,37 @@ def test_no_more_explanations_are_prepared_than_there_is_room_for(ordered):
     for index in range(num_done):
         live.explain(live.graph.items.id_of(0), user_id=live.graph.users.id_of(index))
     assert not calls
+
+
+def test_explanations_are_made_ahead_and_anew_when_items_have_joined(ordered):
+    live, calls = ordered
+    done = queue.Queue()
+    live.explain_ahead(lambda users, seconds: done.put((users, seconds)))
+    assert done.get(timeout=60)[0] == live.graph.num_users
+    calls.clear()
+    live.explain(live.graph.items.id_of(0), user_id=live.graph.users.id_of(5))
+    assert not calls
+    live._items = live._items.grown(RunRecommender(copy.deepcopy(live.base.model), live.graph), ())
+    live._changed.set()
+    assert done.get(timeout=60)[0] == live.graph.num_users
+    live.close()
+    assert not live._ahead.is_alive()
+
+
+def test_explaining_ahead_ends_when_it_is_closed(ordered, monkeypatch):
+    live, _ = ordered
+    begun = threading.Event()
+
+    def endless():
+        while True:
+            begun.set()
+            yield 8, 16
+
+    monkeypatch.setattr(live, "prepare_explanations", endless)
+    live.explain_ahead(lambda users, seconds: pytest.fail("it is never done"))
+    assert begun.wait(60)
+    live.close()
+    assert not live._ahead.is_alive()
 
 
 @pytest.mark.parametrize("which", ["model", "ease"])

@@ -209,11 +209,15 @@ def test_models_are_prepared_before_they_answer_and_after_a_reload(runs: tuple[P
 def test_what_explanations_need_is_prepared_too(runs: tuple[Path, Path], tmp_path: Path) -> None:
     arguments = str(runs[1]), "--read-only", "--prepare-explanations"
     with serving(*arguments, log=tmp_path / "log") as (port, _), Client(port) as client:
-        log = (tmp_path / "log").read_text()
-        assert re.search(
-            r"^prepared ease for \d+ users: [\d.]+ s\nexplanations of ease need no preparation$", log, re.M
-        )
         assert client.get("/health")[0] == 200
+        for _ in range(600):
+            log = (tmp_path / "log").read_text()
+            if "explanations of ease need no preparation\n" in log:
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail(log)
+        assert re.search(r"^prepared ease for \d+ users: [\d.]+ s$", log, re.MULTILINE)
 
 
 def test_read_only_takes_nothing_and_writes_nothing(runs: tuple[Path, Path], tmp_path: Path) -> None:
