@@ -8,7 +8,7 @@ turns in this process: the peer's model, sampler and loss; ours with the same lo
 negative); ours with a softmax over sampled items. Every epoch's steps are timed, evaluation is not. NDCG@10 is measured
 for all by our evaluator: the validation items, ranked among all items. "To the same NDCG" compares the training seconds
 until the value is reached that the peer has at its end. Memory is the most that one step holds at once beyond the
-weights, on one and the same batch of users.
+weights, on one and the same batch of users. Ctrl-C ends it after the rounds that are complete.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from graphrec.models.base import Recommender
 from kg_loaders import RecGraph
 from kg_loaders.splits import leave_last
 
+NUM_TRAININGS = 3
 MAX_LENGTH, DIM, BLOCKS, HEADS, DROPOUT, RATE = 200, 50, 2, 1, 0.2, 1e-3
 
 
@@ -185,6 +186,8 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """
     names = list(dict.fromkeys(row["training"] for row in rows))
     timed = {name: [row for row in rows if row["training"] == name and "seconds" in row] for name in names}
+    rounds = min(map(len, timed.values()))  # the last one may have been interrupted
+    timed = {name: epochs[:rounds] for name, epochs in timed.items()}
     peer = names[0]
     wanted = timed[peer][-1]["ndcg@10"]
     out = {}
@@ -197,7 +200,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
             "ndcg@10": timed[name][-1]["ndcg@10"],
             "epochs_to_peer": reached,
             "seconds_to_peer": None if reached is None else sum(row["seconds"] for row in timed[name][:reached]),
-            "bytes": next(row["bytes"] for row in rows if row["training"] == name and "bytes" in row),
+            "bytes": next((row["bytes"] for row in rows if row["training"] == name and "bytes" in row), None),
         }
     return out
 
@@ -215,21 +218,29 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     graph = leave_last(kg_loaders.load(options.data))
-    rows = []
-    for row in measure(options.peer, graph, options.rounds, options.batch_size, options.seed):
-        rows.append(row)
-        if "seconds" in row:
-            print(
-                f"{row['training']:16s} epoch {row['epoch']:3d}  {row['seconds']:7.1f} s  "
-                f"NDCG@10 {row['ndcg@10']:.4f}  HR@10 {row['recall@10']:.4f}",
-                flush=True,
-            )
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in measure(options.peer, graph, options.rounds, options.batch_size, options.seed):
+            rows.append(row)
+            if "seconds" in row:
+                print(
+                    f"{row['training']:16s} epoch {row['epoch']:3d}  {row['seconds']:7.1f} s  "
+                    f"NDCG@10 {row['ndcg@10']:.4f}  HR@10 {row['recall@10']:.4f}",
+                    flush=True,
+                )
+    except KeyboardInterrupt:
+        if len({row["training"] for row in rows}) < NUM_TRAININGS:
+            raise
     found = summary(rows)
     theirs = next(iter(found.values()))
     for name, value in found.items():
         print(
             f"{name:16s} {value['seconds_per_epoch']:7.1f} s an epoch ({value['times_as_fast']:.1f} times as fast), "
-            f"{value['bytes'] / 1e6:.0f} MB a step (1/{theirs['bytes'] / value['bytes']:.1f}), "
+            + (
+                ""
+                if value["bytes"] is None
+                else f"{value['bytes'] / 1e6:.0f} MB a step (1/{theirs['bytes'] / value['bytes']:.1f}), "
+            )
             + (
                 f"NDCG@10 {theirs['ndcg@10']:.4f} not reached"
                 if value["seconds_to_peer"] is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -149,3 +151,16 @@ def test_sequence_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert list(found) == ["SASRec.pytorch", "ours, same loss", "ours, softmax"]
     assert found["SASRec.pytorch"]["times_as_fast"] == 1.0
     assert all(row["seconds_per_epoch"] > 0 and row["bytes"] > 0 for row in found.values())
+
+    plain = script.measure
+
+    def interrupted(*arguments: Any) -> Iterator[dict[str, Any]]:
+        yield from islice(plain(*arguments), 4)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script, "measure", interrupted)
+    script.main([str(tmp_path), "--rounds", "2", "--batch-size", "16", "--json", str(out)])
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 4 + 3
+    assert all("MB a step" not in line for line in printed)
+    assert json.loads(out.read_text(encoding="utf-8"))["summary"]["SASRec.pytorch"]["epochs_to_peer"] == 1
