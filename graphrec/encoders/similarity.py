@@ -14,6 +14,7 @@ from graphrec.errors import ArgumentError
 from kg_loaders.graph import Feature
 
 KG = "kg"
+POWER_STEPS = 7  # of the randomised decomposition, for values that fall slowly
 
 
 class ContentSimilarity:
@@ -68,6 +69,26 @@ class ContentSimilarity:
             if self.entities is not None:
                 block += torch.from_numpy((self.entities[rows] @ self.entities.T).toarray())
             yield rows, block.div_(len(self.names))
+
+    def table(self, dim: int) -> NDArray[np.float64]:
+        """Return rows whose products are the similarities, float64 ``[num_items, columns]``.
+
+        Args:
+            dim: The most columns; where there are more, the first principal directions, found by a randomised method
+                with a fixed seed.
+        """
+        parts = [*self.vectors.values(), *(() if self.entities is None else (self.entities,))]
+        scale = len(parts) ** -0.5
+        if sum(part.shape[1] for part in parts) <= dim:
+            dense = [part if isinstance(part, np.ndarray) else part.toarray() for part in parts]
+            whole: NDArray[np.float64] = scale * np.hstack(dense).astype(np.float64)
+            return whole
+        from sklearn.utils.extmath import randomized_svd
+
+        joined = sparse.hstack([sparse.csr_matrix(part) for part in parts]).tocsr().astype(np.float64)
+        left, values, _ = randomized_svd(joined, min(dim, *joined.shape), n_iter=POWER_STEPS, random_state=0)
+        rows: NDArray[np.float64] = scale * left * values
+        return rows
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_items} items by {', '.join(self.names)})"

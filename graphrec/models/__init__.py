@@ -11,6 +11,7 @@ from graphrec.models.cross_domain_kgat import CrossDomainKGAT
 from graphrec.models.dual_ease import DualEASE
 from graphrec.models.ease import EASE
 from graphrec.models.emcdr import EMCDR
+from graphrec.models.fbsm import FBSM
 from graphrec.models.hstu import HSTU
 from graphrec.models.ials import IALS
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -38,6 +39,7 @@ MODELS: dict[str, type[Recommender]] = {
     "DualEASE": DualEASE,
     "EASE": EASE,
     "EMCDR": EMCDR,
+    "FBSM": FBSM,
     "HSTU": HSTU,
     "IALS": IALS,
     "InductiveKGAT": InductiveKGAT,
@@ -61,6 +63,7 @@ __all__ = [
     "CKE",
     "EASE",
     "EMCDR",
+    "FBSM",
     "HSTU",
     "IALS",
     "KGAT",

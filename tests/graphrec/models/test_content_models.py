@@ -1,4 +1,4 @@
-"""ContentKNN and ContentEASE: what is known of items, in closed form."""
+"""ContentKNN, ContentEASE and FBSM: what is known of items, in closed form."""
 
 import copy
 from typing import ClassVar
@@ -13,7 +13,7 @@ from graphrec.encoders.similarity import ContentSimilarity
 from graphrec.errors import ArgumentError
 from graphrec.evaluation.topk import top_k
 from graphrec.histories import Histories
-from graphrec.models import EASE, ContentEASE, ContentKNN
+from graphrec.models import EASE, FBSM, ContentEASE, ContentKNN
 from kg_loaders.graph import Feature
 from kg_loaders.synthetic import cold_items
 
@@ -57,6 +57,45 @@ class TestContentEASE(ContentCase):
         assert scores.any()  # what items are is known all the same
 
 
+class TestFBSM(ContentCase):
+    model_class = FBSM
+
+
+def test_fbsm_solves_its_equation():
+    graph = with_content(NO_KG)
+    histories = histories_of(graph)
+    model = FBSM.from_graph(graph, ["image", "audio"], l2=3.0)
+    model.fit(histories)
+    x = torch.zeros(len(histories), graph.num_items, dtype=torch.float64)
+    x[histories.rows, histories.items] = 1.0
+    d, f = 1 / x.sum(dim=1), model.features.double()
+    weight = model.weight.double().requires_grad_()
+    b = f @ weight @ f.t()
+    pairs = (x.t() @ (d.unsqueeze(1) * x)).fill_diagonal_(0.0)
+    loss = (d.unsqueeze(1) * (x @ b).square()).sum() - 2 * (pairs * b).sum() + 3.0 * weight.square().sum()
+    loss.backward()
+    at_zero = 2 * (f.t() @ pairs @ f).abs().max()
+    assert float(weight.grad.abs().max()) < 1e-5 * float(at_zero)
+    one = Histories.from_lists([[4, 7]])
+    torch.testing.assert_close(score(model, one)[0].double(), b.detach()[4] + b.detach()[7], rtol=1e-4, atol=1e-5)
+    parts = model.contributions(one, 9)
+    torch.testing.assert_close(parts.sum(), score(model, one)[0, 9])
+
+
+def test_fbsm_takes_the_first_directions_of_wide_content():
+    graph = planted_graph()
+    narrow = FBSM.from_graph(graph, dim=5)
+    narrow.fit(histories_of(graph))
+    assert narrow.features.shape == (graph.num_items, 6)
+    assert bool((narrow.features[:, -1] == 1).all())
+    similarity = ContentSimilarity(graph.num_items, {}, torch.from_numpy(graph.triples))
+    whole = similarity.table(10_000)
+    likeness = torch.cat([block for _, block in similarity.blocks()])
+    torch.testing.assert_close(torch.from_numpy(whole @ whole.T).float(), likeness)
+    best = np.linalg.svd(whole)[1][:5]
+    np.testing.assert_allclose(np.linalg.norm(similarity.table(5), axis=0), best, rtol=1e-3)
+
+
 def cold_recall(model, graph):
     """Recall of each user's two cold items among the eight there are."""
     model.fit(histories_of(graph))
@@ -68,7 +107,7 @@ def cold_recall(model, graph):
     return sum(hits) / len(hits)
 
 
-@pytest.mark.parametrize("model", [ContentKNN, ContentEASE])
+@pytest.mark.parametrize("model", [ContentKNN, ContentEASE, FBSM])
 @pytest.mark.parametrize(
     ("graph", "modalities", "known"),
     [
@@ -149,7 +188,7 @@ def test_likeness_is_the_mean_over_what_there_is():
     assert torch.linalg.eigvalsh(block).min() > -1e-6
 
 
-@pytest.mark.parametrize("model", [ContentKNN, ContentEASE])
+@pytest.mark.parametrize("model", [ContentKNN, ContentEASE, FBSM])
 def test_without_content_there_is_nothing_to_go_by(model):
     with pytest.raises(ArgumentError, match="there must be content: name modalities"):
         model.from_graph(NO_KG)
