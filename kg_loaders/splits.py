@@ -1,4 +1,4 @@
-"""Train, validation and test: five ways to split a graph's interactions, always disjoint.
+"""Train, validation and test: six ways to split a graph's interactions, always disjoint.
 
 Every function returns a new graph in which each (user, item) pair carries exactly one code of
 :data:`~kg_loaders.graph.SPLITS`. The draws come from ``numpy.random.default_rng(seed)`` over the pairs in the order of
@@ -77,6 +77,45 @@ def carve_valid(graph: RecGraph, ratio: float = 0.1, seed: int = 0) -> RecGraph:
     split = np.full(graph.num_interactions, TRAIN, dtype=np.int8) if old is None else old.copy()
     rows = np.flatnonzero(split == TRAIN)
     split[rows] = _draw(graph, rows, ratio, 0.0, seed)
+    return graph.with_split(split)
+
+
+def carve_cold(graph: RecGraph, ratio: float = 0.1, seed: int = 0) -> RecGraph:
+    """Carve a validation part out of train, item by item: it says how a model ranks items that nobody took in training.
+
+    Of the items with train pairs, ``round(n * ratio)`` (at least one) give all of these to validation; test is
+    untouched. A graph without a split counts as all train. Users who took nothing else keep no train pair.
+
+    Args:
+        graph: A graph without validation pairs.
+        ratio: The share of these items, within 0 and 1 (both excluded).
+        seed: Seed of the draw, at least 0.
+
+    Returns:
+        The graph with ``interactions.split`` set.
+
+    Raises:
+        GraphError: The graph has validation pairs already.
+        KGLoaderError: The ratio or the seed is not allowed.
+
+    Example:
+        >>> from kg_loaders.synthetic import planted
+        >>> graph = carve_cold(planted().with_split(None), 0.2)
+        >>> train, valid = graph.part("train").item, graph.part("valid").item
+        >>> len(np.intersect1d(train, valid)), round(len(np.unique(valid)) / len(np.unique([*train, *valid])), 2)
+        (0, 0.2)
+    """
+    if not 0 < ratio < 1:
+        raise KGLoaderError(f"ratio must be within 0 and 1 (both excluded), got {ratio!r}")
+    _check_seed(seed)
+    _check_no_valid(graph, "carve_cold")
+    old = graph.interactions.split
+    split = np.full(graph.num_interactions, TRAIN, dtype=np.int8) if old is None else old.copy()
+    is_train = split == TRAIN
+    taken = np.unique(graph.interactions.item[is_train])
+    count = max(1, round(len(taken) * ratio))
+    cold = np.random.default_rng(seed).permutation(taken)[:count]
+    split[is_train & np.isin(graph.interactions.item, cold)] = VALID
     return graph.with_split(split)
 
 
@@ -171,8 +210,7 @@ def _draw(
     graph: RecGraph, rows: NDArray[np.int64], valid_ratio: float, test_ratio: float, seed: int
 ) -> NDArray[np.int8]:
     """Return a split code for each of the interactions at ``rows``, drawn within each user."""
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise KGLoaderError(f"seed must be an integer of at least 0, got {seed!r}")
+    _check_seed(seed)
     user, item = graph.interactions.user[rows], graph.interactions.item[rows]
     keys = np.empty(len(rows))
     # The draw follows the pairs' indices, so that equal times in another file order draw the same items.
@@ -185,6 +223,11 @@ def _draw(
     split[rank < (test + valid)[user]] = VALID
     split[rank < test[user]] = TEST
     return split
+
+
+def _check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise KGLoaderError(f"seed must be an integer of at least 0, got {seed!r}")
 
 
 def _from_end(

@@ -16,6 +16,7 @@ from graphrec.evaluation import Evaluator
 from graphrec.models import (
     EASE,
     EMCDR,
+    FBSM,
     IALS,
     PTUPCDR,
     Blend,
@@ -31,13 +32,14 @@ from graphrec.models.bridged import BridgedRecommender
 from graphrec.models.dual_ease import smaller_ease
 from graphrec.training import TrainConfig, Trainer
 from kg_loaders import LinkedPair, RecGraph
-from kg_loaders.splits import carve_valid
+from kg_loaders.splits import carve_cold, carve_valid
 
 SETTINGS = ("target-only", "target-only+ease", "joint", "joint+ease", "fine-tuned", "frozen-items", "zero-shot")
 COMPARATORS = (
     "popularity",
     "popularity-union",
     "content-knn",
+    "fbsm-source",
     "ease",
     "ease-union",
     "cmf",
@@ -86,6 +88,9 @@ class TransferStudy:
     - ``popularity``, ``ease``, ``light-gcn``: on the target, or on the ``-union``; ``cmf`` is collective matrix
       factorisation, one factorisation of both domains' matrices with common users or items; ``content-knn`` learns
       nothing from interactions.
+    - ``fbsm-source``: :class:`FBSM`, content alone (``modalities`` of the options, and the KG), learned on the source.
+      No target pair is learned from, nor chosen by: the penalty is, on a tenth of the source's items, all of whose
+      pairs are held out (:func:`~kg_loaders.splits.carve_cold`).
     - ``emcdr``, ``ptupcdr``: a factorisation of each domain, and a bridge for users whom the target does not know; see
       :func:`cold_split`. The factorisations take what the target's alone chooses.
 
@@ -195,6 +200,8 @@ class TransferStudy:
         kind = setting.removesuffix("-union")
         if kind in BRIDGES:
             return self._bridged(kind, seed)
+        if setting == "fbsm-source":
+            return self._content_alone(seed)
         if kind == "content-knn" and not graph.num_triples:
             raise ArgumentError(f"setting must not be 'content-knn': {graph.name!r} has no knowledge graph")
         kinds: dict[str, type[Recommender]] = {
@@ -209,6 +216,21 @@ class TransferStudy:
         if isinstance(model, EASE | DualEASE):
             self._penalties[setting] = model.chosen_l2
         return fitted
+
+    def _content_alone(self, seed: int) -> Fitted:
+        """Learn on the source what goes with what, by content."""
+        union, modalities = self.pair.union, self.options.get("modalities", ())
+        if not modalities and not union.num_triples:
+            raise ArgumentError(
+                f"setting must not be 'fbsm-source': {union.name!r} has no knowledge graph, and no modalities are named"
+            )
+        encoder = {name: self.options[name] for name in ("text_encoder",) if name in self.options}
+        model = FBSM.from_graph(union, modalities=modalities, **encoder)
+        graph = carve_cold(self.pair.source_only(), seed=seed)
+        start = time.perf_counter()
+        train = replace(self.train, refit=True)
+        Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, Evaluator([self.train.select_by], seed=seed))
+        return Fitted(model, union, time.perf_counter() - start)
 
     def _bridged(self, kind: str, seed: int) -> Fitted:
         """Fit a bridge between the two domains' users."""

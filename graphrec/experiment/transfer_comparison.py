@@ -42,6 +42,7 @@ LABELS = {
     "popularity": "Popularity, target only",
     "popularity-union": "Popularity, union",
     "content-knn": "ContentKNN",
+    "fbsm-source": "FBSM on content, source only (zero-shot)",
     "ease": "EASE, target only",
     "ease-union": "EASE, union",
     "cmf": "CMF (IALS on the union)",

@@ -11,8 +11,9 @@ from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
 from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, run_transfer
 from graphrec.histories import Histories
-from graphrec.models import CrossDomainKGAT, InductiveKGAT
+from graphrec.models import FBSM, CrossDomainKGAT, InductiveKGAT, Popularity
 from graphrec.training import TrainConfig
+from kg_loaders import SPLITS
 from kg_loaders.synthetic import planted
 
 TRAIN = TrainConfig(epochs=2, batch_size=64, learning_rate=0.01, select_by="ndcg@10")
@@ -61,6 +62,23 @@ def test_zero_shot_learns_of_no_target_pair_and_fine_tuning_of_no_stranger():
     assert isinstance(study.fit("target-only").model, InductiveKGAT)
 
 
+def test_content_alone_carries_tastes_to_items_that_nobody_took():
+    pair = linked("entity")
+    study = TransferStudy(pair, TRAIN, OPTIONS)
+    fitted = study.fit("fbsm-source")
+    assert isinstance(fitted.model, FBSM)
+    assert fitted.graph is pair.union
+    blank = replace(
+        pair.target, interactions=pair.target.interactions[pair.target.interactions.split == SPLITS.index("test")]
+    )
+    blind = TransferStudy(kg_loaders.link(pair.source, blank, on="entity"), TRAIN, OPTIONS).fit("fbsm-source")
+    torch.testing.assert_close(fitted.model.weight, blind.model.weight)  # no pair of the target was learned from
+    found = study.evaluator().evaluate(fitted.model, fitted.graph, split="test").metrics["ndcg@10"]
+    lot = Popularity.from_graph(pair.target)
+    lot.fit(Histories.from_lists([[]]))
+    assert found > 1.5 * study.evaluator().evaluate(lot, pair.target, split="test").metrics["ndcg@10"]
+
+
 def test_one_seed_gives_one_result_whatever_was_fitted_before():
     pair = linked()
     alone = TransferStudy(pair, TRAIN, OPTIONS).fit("joint", seed=3).model.state_dict()
@@ -77,6 +95,8 @@ def test_nothing_shared_cannot_be_transferred():
         TransferStudy(bare, TRAIN, OPTIONS).fit("zero-shot")
     with pytest.raises(ArgumentError, match="'content-knn': 'planted' has no knowledge graph"):
         TransferStudy(bare, TRAIN, OPTIONS).fit("content-knn")
+    with pytest.raises(ArgumentError, match=r"'fbsm-source': '.*' has no knowledge graph, and no modalities are named"):
+        TransferStudy(bare, TRAIN, OPTIONS).fit("fbsm-source")
     with pytest.raises(ArgumentError, match="'emcdr' for a pair that shares no users"):
         TransferStudy(linked("entity"), TRAIN, OPTIONS).fit("emcdr")
 

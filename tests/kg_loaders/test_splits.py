@@ -49,7 +49,7 @@ def test_users_without_items_are_no_trouble():
 
 def test_an_empty_graph_splits_into_nothing():
     empty = graph_of([0, 0, 0], times=[])
-    for split in (splits.random_split, splits.carve_valid, splits.leave_last, splits.temporal):
+    for split in (splits.random_split, splits.carve_valid, splits.carve_cold, splits.leave_last, splits.temporal):
         assert len(split(empty).part("train", "valid", "test")) == 0
 
 
@@ -69,7 +69,7 @@ def test_the_seed_decides():
     assert (once != other).any()
 
 
-@pytest.mark.parametrize("split", [splits.random_split, splits.carve_valid, splits.temporal])
+@pytest.mark.parametrize("split", [splits.random_split, splits.carve_valid, splits.carve_cold, splits.temporal])
 def test_row_order_does_not_matter(split):
     rng = np.random.default_rng(0)
     given = planted().interactions
@@ -159,9 +159,24 @@ def test_carve_valid_of_an_unsplit_graph_counts_all_as_train():
     assert [sizes(graph, user) for user in range(2)] == [(18, 2, 0), (9, 1, 0)]
 
 
-def test_carve_valid_refuses_to_mix():
+@pytest.mark.parametrize("split", [splits.carve_valid, splits.carve_cold])
+def test_carving_refuses_to_mix(split):
     with pytest.raises(GraphError, match="has validation pairs already"):
-        splits.carve_valid(planted())
+        split(planted())
+
+
+def test_carve_cold_takes_whole_items_and_leaves_test_alone():
+    given = splits.random_split(graph_of([20, 10, 30]), (0.5, 0.0, 0.5), seed=1)
+    graph = splits.carve_cold(given, 0.25, seed=2)
+    assert ((graph.interactions.split == TEST) == (given.interactions.split == TEST)).all()
+    train, valid = (set(graph.part(part).item.tolist()) for part in ("train", "valid"))
+    assert not train & valid
+    taken = set(given.part("train").item.tolist())
+    assert train | valid == taken
+    assert len(valid) == round(0.25 * len(taken))
+    assert len(np.unique(splits.carve_cold(graph_of([3]), 0.01).part("valid").item)) == 1
+    other = splits.carve_cold(given, 0.25, seed=3)
+    assert set(other.part("valid").item.tolist()) != valid
 
 
 @pytest.mark.parametrize("split", [splits.leave_last, splits.temporal])
@@ -188,6 +203,10 @@ def test_other_arguments_are_checked():
     for ratio in (0.0, 1.0, float("nan")):
         with pytest.raises(KGLoaderError, match="ratio must be within 0 and 1"):
             splits.carve_valid(graph_of([3, 4]), ratio)
+        with pytest.raises(KGLoaderError, match="ratio must be within 0 and 1"):
+            splits.carve_cold(graph_of([3, 4]), ratio)
+    with pytest.raises(KGLoaderError, match="seed must be an integer of at least 0, got True"):
+        splits.carve_cold(graph_of([3, 4]), seed=True)
 
 
 def test_carve_last_takes_the_last_train_item_by_time_and_leaves_test_alone():
