@@ -155,16 +155,18 @@ class Recommender(nn.Module, ABC):
         return self._cache[key]
 
     def cached_of(self, key: str, histories: Histories, compute: Callable[[], Any]) -> Any:
-        """Do as :meth:`cached`, of what belongs to histories: a tensor, or a tuple of tensors.
+        """Do as :meth:`cached`, of what belongs to one history: a tensor, or a tuple of tensors.
 
-        It is remembered of those that were asked about last, as far as there is room; see :meth:`remember`.
+        It is remembered of those that were asked about last, as far as there is room (see :meth:`remember`), and of a
+        known user (``user_index``) as the history is now.
         """
         recent: Recent = self.cached("recent", lambda: Recent(self._recent_bytes))
-        whose = key, histories.fingerprint()
-        value = recent.get(whose)
+        version = histories.fingerprint()
+        whose = key, version if histories.user_index is None else histories.user_index.numpy(force=True).tobytes()
+        value = recent.get(whose, version)
         if value is None:
             value = compute()
-            recent.put(whose, value)
+            recent.put(whose, version, value)
         return value
 
     def remember(self, num_bytes: int) -> None:

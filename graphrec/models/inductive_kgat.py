@@ -516,7 +516,8 @@ class InductiveKGAT(ItemSide):
 
         # An explanation asks several things of one history. What is remembered is of the model's own vectors.
         remembers = not (self.training or torch.is_grad_enabled())
-        if len(read) == 1 and remembers and h is self.cached("vectors", self.item_vectors)[0]:
+        # That of no items at all would take the place of the user's own.
+        if len(read) == 1 and read.items.numel() and remembers and h is self.cached("vectors", self.item_vectors)[0]:
             found: tuple[Tensor, Tensor] = self.cached_of("last state", read, states)
             return found
         return states()

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -89,12 +89,13 @@ def in_rows(
 class Kept(Generic[T]):
     """What is found out about questions; of those of the data set's users it is kept while they stay.
 
-    A user who likes something is another question, so nothing kept is ever stale. Of people who come once nothing is
-    kept. What was asked for longest ago makes room. Any number of threads may ask.
+    A user who likes something asks another question, whose answer takes the place of that before: nothing kept is ever
+    stale, and events make it no more. Of people who come once nothing is kept. What was asked for longest ago makes
+    room. Any number of threads may ask.
 
     Args:
         find: Finds it out, for each of some questions.
-        most: Of how many questions it is kept.
+        most: Of how many users it is kept.
 
     Attributes:
         most: As given.
@@ -103,27 +104,35 @@ class Kept(Generic[T]):
     def __init__(self, find: Callable[[Sequence[Question]], Iterable[T]], most: int) -> None:
         self._find = find
         self.most = most
-        self._kept: OrderedDict[bytes, T] = OrderedDict()
+        self._kept: OrderedDict[int, tuple[bytes, T]] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, questions: Sequence[Question]) -> list[T]:
         """Return what is found out about each question."""
-        keys = [None if question.user_index is None else question.fingerprint() for question in questions]
+        asking = [
+            None if question.user_index is None else (question.user_index, question.fingerprint())
+            for question in questions
+        ]
         with self._lock:
-            known = {key: self._kept[key] for key in keys if key is not None and key in self._kept}
-        missing = [number for number, key in enumerate(keys) if key is None or key not in known]
-        found = (
-            dict(zip(missing, self._find([questions[number] for number in missing]), strict=True)) if missing else {}
-        )
-        values = [known[key] if key is not None and key in known else found[number] for number, key in enumerate(keys)]
+            values = [None if who is None else self._known(*who) for who in asking]
+        missing = [number for number, value in enumerate(values) if value is None]
+        if missing:
+            for number, value in zip(missing, self._find([questions[number] for number in missing]), strict=True):
+                values[number] = value
+        found = cast(list[T], values)
         with self._lock:
-            for key, value in zip(keys, values, strict=True):
-                if key is not None:
-                    self._kept[key] = value
-                    self._kept.move_to_end(key)
+            for who, value in zip(asking, found, strict=True):
+                if who is not None:
+                    user, fingerprint = who
+                    self._kept[user] = fingerprint, value
+                    self._kept.move_to_end(user)
             while len(self._kept) > self.most:
                 self._kept.popitem(last=False)
-        return values
+        return found
+
+    def _known(self, user: int, fingerprint: bytes) -> T | None:
+        kept = self._kept.get(user)
+        return kept[1] if kept is not None and kept[0] == fingerprint else None
 
 
 class UserVectors:
