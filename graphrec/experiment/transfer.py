@@ -228,7 +228,8 @@ class TransferStudy:
         model = FBSM.from_graph(union, modalities=modalities, **encoder)
         graph = carve_cold(self.pair.source_only(), seed=seed)
         start = time.perf_counter()
-        train = replace(self.train, refit=True)
+        # All users: few of the items of one are held out, among all others.
+        train = replace(self.train, refit=True, valid_users=0)
         Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, Evaluator([self.train.select_by], seed=seed))
         return Fitted(model, union, time.perf_counter() - start)
 
