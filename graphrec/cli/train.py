@@ -15,6 +15,7 @@ places that can set a value, the command line comes before the file, and the fil
   NAME_OR_PATH          a known data set, or a folder; --config may name it instead
   --model NAME          the model; its own options follow with --model NAME --help
   --config FILE.yaml    settings from a file instead of the committed ones
+  --wandb PROJECT       also write curves for Weights & Biases, offline unless WANDB_MODE says otherwise; extra "wandb"
   --json                print JSON for machines
 """
 
@@ -30,12 +31,13 @@ def main(argv: list[str]) -> None:
         return
     if len(words) > 1:
         raise ConfigError(f"train takes one data set, got {' '.join(words)}; see graphrec train --help")
+    options, wandb = take_option(options, "wandb")
     read = read_options(options, words[0] if words else None)
 
     from graphrec.experiment.runner import run
 
     say(f"settings: {read.origin}")
-    folder = run(read.config)
+    folder = run(read.config, wandb=wandb)
     metrics = folder.metrics
     if "--json" in flags:
         print_json({"run": str(folder.path), **metrics})
@@ -50,7 +52,8 @@ def main(argv: list[str]) -> None:
     if metrics["chosen"]:
         print(f"chosen   {', '.join(f'{name} = {value:g}' for name, value in metrics['chosen'].items())}")
     print(f"run      {folder.path}")
-    for name, what in (("log.jsonl", "log"), ("tensorboard", "curves"), ("model.safetensors", "weights")):
+    made = {"log.jsonl": "log", "tensorboard": "curves", "wandb": "wandb", "model.safetensors": "weights"}
+    for name, what in made.items():
         if (folder.path / name).exists():
             print(f"{what:<8} {folder.path / name}")
     print(f"next     graphrec recommend {folder.path} --all-users -k 20 --output top.tsv")

@@ -17,6 +17,7 @@ from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.run_info import current_commit
 from graphrec.models.base import Recommender
 from graphrec.training import TensorBoardWriter, Trainer, TrainResult, tensorboard_installed
+from graphrec.training.weights_and_biases import WandbWriter, check_wandb
 from kg_loaders import RecGraph
 from kg_loaders.benchmarks import BENCHMARKS
 from kg_loaders.textio import NOT_READ
@@ -24,7 +25,13 @@ from kg_loaders.textio import NOT_READ
 RUNS = Path("runs")  # where runs go that were not told
 
 
-def run(config: RunConfig, out: Path | None = None, graph: RecGraph | None = None, quiet: bool = False) -> RunFolder:
+def run(
+    config: RunConfig,
+    out: Path | None = None,
+    graph: RecGraph | None = None,
+    quiet: bool = False,
+    wandb: str | None = None,
+) -> RunFolder:
     """Train, measure and save one run; continue it if its folder holds a part of it; return it if it is finished.
 
     Args:
@@ -32,12 +39,15 @@ def run(config: RunConfig, out: Path | None = None, graph: RecGraph | None = Non
         out: The run folder; ``config.out`` or one named after the configuration when not given.
         graph: The data set, where it has been read already; it is split here.
         quiet: Show no progress.
+        wandb: Project of Weights & Biases to write the training to as well; see :class:`WandbWriter`.
 
     Raises:
-        ConfigError: The configuration does not fit the data.
+        ConfigError: The configuration does not fit the data, or the extra ``wandb`` is asked for and missing.
         RunError: The folder holds another run.
         Interrupted: SIGINT or SIGTERM came; the same call resumes.
     """
+    if wandb is not None:
+        check_wandb()
     graph = load_graph(config.data) if graph is None else graph
     config = resolve(config, graph)
     graph = prepare(graph, config)
@@ -53,7 +63,8 @@ def run(config: RunConfig, out: Path | None = None, graph: RecGraph | None = Non
         print(f"{graph.name} has no triples{why}: {config.model.name} learns without them", file=sys.stderr)
     reset_peak_memory()
     model, evaluator = build_model(config, graph), build_evaluator(config)
-    with training_log(folder.path) as on_record:
+    writer = None if wandb is None else WandbWriter(folder.path, wandb, config.to_dict())
+    with training_log(folder.path, writer) as on_record:
         trainer = Trainer(config.train, seed=config.seed, quiet=quiet)
         result = trainer.fit(model, graph, evaluator, run_dir=folder.path, on_record=on_record)
     measured = measure(model, graph, evaluator, refitted=config.train.refit)
@@ -97,20 +108,23 @@ def summary(result: TrainResult, measured: dict[str, Evaluation]) -> dict[str, A
 
 
 @contextmanager
-def training_log(folder: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that writes training records to ``log.jsonl`` and, where installed, to TensorBoard.
+def training_log(folder: Path, writer: WandbWriter | None = None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that writes training records to ``log.jsonl``, to TensorBoard if installed, and to ``writer``.
 
-    A resumed run hands out its earlier records again, so both are written anew.
+    A resumed run hands out its earlier records again, so all are written anew. The writer is closed at the end.
     """
     with ExitStack() as stack:
+        if writer is not None:
+            stack.enter_context(writer)
         log = stack.enter_context((folder / "log.jsonl").open("w", encoding="utf-8"))
         board = stack.enter_context(TensorBoardWriter(folder / "tensorboard")) if tensorboard_installed() else None
 
         def write(record: dict[str, Any]) -> None:
             log.write(json.dumps(record) + "\n")
             log.flush()
-            if board is not None:
-                board.write(record)
+            for other in (board, writer):
+                if other is not None:
+                    other.write(record)
 
         yield write
 

@@ -20,6 +20,7 @@ HEAVY = {
     "torch",
     "torch_geometric",
     "uvicorn",
+    "wandb",
     "yaml",
 }
 
