@@ -1,6 +1,7 @@
 import copy
 import queue
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -199,18 +200,19 @@ def test_explanations_are_made_ahead_and_anew_when_items_have_joined(ordered):
 
 def test_explaining_ahead_ends_when_it_is_closed(ordered, monkeypatch):
     live, _ = ordered
-    begun = threading.Event()
+    begun, done, until = threading.Event(), [], time.monotonic() + 20
 
-    def endless():
-        while True:
+    def long():
+        while time.monotonic() < until:
             begun.set()
             yield 8, 16
 
-    monkeypatch.setattr(live, "prepare_explanations", endless)
-    live.explain_ahead(lambda users, seconds: pytest.fail("it is never done"))
+    monkeypatch.setattr(live, "prepare_explanations", long)
+    live.explain_ahead(lambda users, seconds: done.append(users))
     assert begun.wait(60)
     live.close()
     assert not live._ahead.is_alive()
+    assert not done
 
 
 @pytest.mark.parametrize("which", ["model", "ease"])
