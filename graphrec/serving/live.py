@@ -73,7 +73,7 @@ class LiveRecommender:
         self._users = LiveUsers(run)
         self._items = LiveItems.of(run)
         self._ahead: threading.Thread | None = None
-        self._closed = False
+        self._closed = threading.Event()
         self._changed = threading.Event()  # items have joined, or this is closed
         if store is not None:
             store.subscribe(self)
@@ -129,11 +129,13 @@ class LiveRecommender:
         users = list(run.graph.users)
         for done, user in enumerate(users, start=1):
             histories = self._histories(self.question(user))
+            if self._items.run is not run:  # items have joined, and a past may hold some that this model does not know
+                return
             with torch.no_grad():
                 run.model.score_item(histories, 0)
-                run.model.score_without_each(histories, 0)
+                scores = run.model.score_without_each(histories, 0)
             remembered = run.model.remembered_bytes
-            if not remembered and histories.items.numel() > 1:
+            if scores is None or (not remembered and histories.items.numel() > 1):
                 return
             full = remembered * (done + 1) > PREPARED_SHARE * num_bytes * done
             if full or done == len(users) or done % EXPLAINED_AT_ONCE == 0:
@@ -150,18 +152,18 @@ class LiveRecommender:
         """
 
         def work() -> None:
-            while not self._closed:
+            while not self._closed.is_set():
                 self._changed.clear()
                 items, begin, num_done = self._items, time.monotonic(), 0
                 for done, _ in self.prepare_explanations():
                     num_done = done
-                    if self._closed or self._items is not items:
-                        break
-                else:
+                    if self._closed.is_set():
+                        return
+                if self._items is items:
                     told(num_done, time.monotonic() - begin)
-                    while not self._closed and self._items is items:
-                        self._changed.wait()
-                        self._changed.clear()
+                while not self._closed.is_set() and self._items is items:
+                    self._changed.wait()
+                    self._changed.clear()
 
         self._ahead = threading.Thread(target=work, name="graphrec-ahead", daemon=True)
         self._ahead.start()
@@ -170,7 +172,7 @@ class LiveRecommender:
         """Hear of no more events, and explain nothing ahead; the store stays open for others."""
         if self.store is not None:
             self.store.unsubscribe(self)
-        self._closed = True
+        self._closed.set()
         self._changed.set()
         if self._ahead is not None:
             self._ahead.join()

@@ -215,6 +215,24 @@ def test_explaining_ahead_ends_when_it_is_closed(ordered, monkeypatch):
     assert not done
 
 
+def test_a_model_told_when_it_is_asked_has_nothing_to_prepare():
+    graph = planted_graph()
+    model = InductiveKGAT.from_graph(graph, dim=8, sequence=1, num_time_buckets=8, request_time=True)
+    model.prepare(histories_of(graph))
+    live = LiveRecommender(RunRecommender(model.eval(), graph))
+    assert not list(live.prepare_explanations())  # its explanations ask it anew without each item
+
+
+def test_explaining_ahead_leaves_a_model_that_items_have_outgrown(ordered, monkeypatch):
+    live, calls = ordered
+    steps = live.prepare_explanations()
+    assert next(steps) == (8, live.graph.num_users)
+    calls.clear()
+    live._items = live._items.grown(RunRecommender(copy.deepcopy(live.base.model), live.graph), ())
+    assert not list(steps)
+    assert not calls
+
+
 @pytest.mark.parametrize("which", ["model", "ease"])
 def test_explanations_that_need_nothing_are_not_prepared(which, request):
     live = LiveRecommender(RunRecommender(copy.deepcopy(request.getfixturevalue(which)), planted_graph()))
