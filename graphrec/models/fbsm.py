@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ class FBSM(ContentRecommender):
         """Solve for :math:`W`, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`."""
         self.check_items(histories)
         device = self.features.device
-        table = _with_constant(self.similarity.table(self.dim))
+        table = self._table.astype(np.float64)
         matrix = history_matrix(histories, self.num_items)
         lengths = np.maximum(np.asarray(matrix.sum(axis=1)).ravel(), 1)
         read = (matrix @ table) / np.sqrt(lengths)[:, None]
@@ -106,12 +107,18 @@ class FBSM(ContentRecommender):
 
         def solve(l2: float) -> None:
             weight = user_vectors @ (wanted / (curvature + l2)) @ item_vectors.T
-            self.features = torch.from_numpy(table.astype(np.float32)).to(device)
+            self.features = torch.from_numpy(self._table).to(device)
             self.weight = torch.from_numpy(weight.astype(np.float32)).to(device)
             self.chosen = torch.tensor([l2], device=device)
             self.forget()
 
         return best_penalty(self.l2, self.chosen_l2, solve, validate)
+
+    @cached_property
+    def _table(self) -> NDArray[np.float32]:
+        """F, which is the same for any histories; on the CPU the memory is that of ``features``."""
+        table = self.similarity.table(self.dim)
+        return np.hstack([table, np.ones((len(table), 1))]).astype(np.float32)
 
     def score(self, histories: Histories) -> Tensor:
         """Multiply what is read by :math:`W` and by all items; see :meth:`Recommender.score`."""
@@ -128,7 +135,3 @@ class FBSM(ContentRecommender):
         self.check_ready(histories)
         given: Tensor = self.features[histories.items] @ (self.weight @ self.features[item])
         return given
-
-
-def _with_constant(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.hstack([table, np.ones((len(table), 1))])
