@@ -115,7 +115,7 @@ def training_log(folder: Path, writer: WandbWriter | None = None) -> Iterator[Ca
     """
     with ExitStack() as stack:
         if writer is not None:
-            stack.enter_context(writer)
+            stack.callback(writer.close)
         log = stack.enter_context((folder / "log.jsonl").open("w", encoding="utf-8"))
         board = stack.enter_context(TensorBoardWriter(folder / "tensorboard")) if tensorboard_installed() else None
 

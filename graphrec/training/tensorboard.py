@@ -13,8 +13,17 @@ def tensorboard_installed() -> bool:
     return importlib.util.find_spec("tensorboard") is not None
 
 
+def scalars_of(record: dict[str, Any]) -> dict[str, float]:
+    """Return what a record measures: ``<phase>/loss``, ``<phase>/lr``, ``<phase>/seconds``, ``<phase>/<metric>``.
+
+    What the record does not have, such as the loss of a closed form, is left out.
+    """
+    values = {"loss": record["loss"], "lr": record["lr"], "seconds": record["seconds"], **(record["valid"] or {})}
+    return {f"{record['phase']}/{name}": value for name, value in values.items() if value is not None}
+
+
 class TensorBoardWriter:
-    """Writes every record as scalars: ``<phase>/loss``, ``<phase>/lr``, ``<phase>/seconds``, ``<phase>/<metric>``.
+    """Writes every record as scalars; see :func:`scalars_of`.
 
     A resumed run hands out its earlier records again, so the folder's earlier event files are removed.
     Check :func:`tensorboard_installed` first.
@@ -32,10 +41,8 @@ class TensorBoardWriter:
 
     def write(self, record: dict[str, Any]) -> None:
         """Write one record of :class:`~graphrec.training.trainer.Trainer`; give it as ``on_record``."""
-        values = {"loss": record["loss"], "lr": record["lr"], "seconds": record["seconds"], **(record["valid"] or {})}
-        for name, value in values.items():
-            if value is not None:
-                self._writer.add_scalar(f"{record['phase']}/{name}", value, record["epoch"])
+        for name, value in scalars_of(record).items():
+            self._writer.add_scalar(name, value, record["epoch"])
         self._writer.flush()
 
     def close(self) -> None:

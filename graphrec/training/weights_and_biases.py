@@ -7,10 +7,10 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from graphrec.errors import ConfigError
+from graphrec.training.tensorboard import scalars_of
 
 
 class WandbWriter:
@@ -43,21 +43,11 @@ class WandbWriter:
     def write(self, record: dict[str, Any]) -> None:
         """Write one record of :class:`~graphrec.training.trainer.Trainer`; give it as ``on_record``."""
         self._step += 1
-        values = {"loss": record["loss"], "lr": record["lr"], "seconds": record["seconds"], **(record["valid"] or {})}
-        found = {f"{record['phase']}/{name}": value for name, value in values.items() if value is not None}
-        self._run.log({**found, f"{record['phase']}/epoch": record["epoch"]}, step=self._step)
+        self._run.log({**scalars_of(record), f"{record['phase']}/epoch": record["epoch"]}, step=self._step)
 
     def close(self) -> None:
         """Finish the run."""
         self._run.finish()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def check_wandb() -> None:

@@ -1,5 +1,6 @@
 import importlib.util
 import time
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,7 @@ def record(phase, epoch, valid, loss=1.5):
 def test_a_run_is_kept_offline_and_a_resumed_one_once(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     for _ in range(2):  # the second time as a resumed run does
-        with WandbWriter(tmp_path, "films", {"model": {"name": "EASE"}}) as writer:
+        with closing(WandbWriter(tmp_path, "films", {"model": {"name": "EASE"}})) as writer:
             writer.write(record("select", 1, {"mrr": 0.25}))
     (written,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     names = (b"select/mrr", b"select/loss", b"EASE", b"films")
@@ -38,7 +39,7 @@ def test_steps_rise_through_both_phases_and_what_is_missing_is_left_out(tmp_path
     logged = []
     fake = SimpleNamespace(log=lambda values, step: logged.append((step, values)), finish=lambda: logged.append("end"))
     monkeypatch.setattr(wandb, "init", lambda **settings: fake)
-    with WandbWriter(tmp_path, "films", {}) as writer:
+    with closing(WandbWriter(tmp_path, "films", {})) as writer:
         writer.write(record("select", 1, {"mrr": 0.25}))
         writer.write(record("refit", 1, None, loss=None))
     assert logged == [
