@@ -26,8 +26,9 @@ def settle_process() -> None:
 
 
 def return_freed_memory() -> None:
-    """Give what was freed back to the system, before something large is made; see :func:`settle_process`.
+    """Give what was freed back to the system: before something large is made, or where a process lives long.
 
+    See :func:`settle_process`. It takes some milliseconds, and what is allocated next faults its pages in again.
     Elsewhere than on glibc this does nothing.
     """
     trim = getattr(_libc, "malloc_trim", None)

@@ -7,13 +7,14 @@ import gc
 import ipaddress
 import signal
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graphrec.errors import ArgumentError, GraphrecError
+from graphrec.process import return_freed_memory
 from graphrec.serving.server.app import create_app
 from graphrec.serving.server.guard import Limits, Log
 from graphrec.serving.server.keys import KeyRing
@@ -25,6 +26,7 @@ HEAD_BYTES = 2**16  # and at most one more read of the socket
 IDLE_SECONDS = 15
 STOP_SECONDS = 20
 MOST_CONNECTIONS = 1000
+RETURN_SECONDS = 60.0  # between two times that freed memory goes back to the system
 
 
 class _Protocol(HttpToolsProtocol):
@@ -77,7 +79,11 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, that loads its runs anew on SIGHUP."""
+    """uvicorn's server, that loads its runs anew on SIGHUP, and gives freed memory back now and then.
+
+    Explanations and new lists free blocks of many sizes, and a heap that keeps them all grows as long as there is one
+    more hole that a block does not fit.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service, log: Log) -> None:
         super().__init__(config)
@@ -93,14 +99,24 @@ class _Server(uvicorn.Server):
         # To look for cycles in it would hold up every answer for a fifth of a second.
         gc.collect()
         gc.freeze()
+        self._begin(self._return_memory())
         # Port 0 took one that nobody knows yet; lines of the log hold no addresses.
         ports = [listener.getsockname()[1] for server in self.servers for listener in server.sockets]
         self._log("ready", models=list(self._service.models), ports=ports)
 
     def _start_reload(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._reload())
+        self._begin(self._reload())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    @staticmethod
+    async def _return_memory() -> None:
+        while True:
+            await asyncio.to_thread(return_freed_memory)  # some milliseconds, in which others answer
+            await asyncio.sleep(RETURN_SECONDS)
 
     async def _reload(self) -> None:
         for name in list(self._service.models):

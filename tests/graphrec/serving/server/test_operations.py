@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -60,6 +61,22 @@ def test_a_run_that_cannot_be_prepared_leaves_the_old_one_and_nothing_behind(
             asyncio.run(service.reload(None))
         assert store._listeners == [service.models["films"].live]
         service.close()
+
+
+def test_freed_memory_goes_back_as_long_as_the_service_lives(runs: tuple[Path, Path]) -> None:
+    program = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from graphrec.serving.server import run
+        from graphrec.serving.server.service import Service
+        run.RETURN_SECONDS = 0.01
+        run.return_freed_memory = lambda: print("returned", flush=True)
+        run.serve(Service({"films": Path(sys.argv[1])}, None), port=0)
+    """)
+    with subprocess.Popen([sys.executable, "-c", program, str(runs[0])], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)] == ["returned\n"] * 3
+        process.terminate()
 
 
 def test_a_link_is_followed_anew_and_lists_are_kept_by_the_run_it_leads_to(
