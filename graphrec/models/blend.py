@@ -81,6 +81,8 @@ class Blend(GradientRecommender):
         content_weight: float = 0.0,
         recency: float = 0.0,
         alpha: float = 0.3,
+        input_dropout: float = 0.0,
+        relax: float = 0.0,
         weights: Sequence[float] = WEIGHTS,
         match_temperature: float = 0.0,
         match_weights: Sequence[float] = WEIGHTS,
@@ -96,6 +98,8 @@ class Blend(GradientRecommender):
             content_weight: Above 0 it is :class:`ContentEASE` with this weight, and the modalities in ``options``.
             recency: Above 0 it is :class:`SLIST`, which reads order, with this recency.
             alpha: Share of what SLIST learns without order.
+            input_dropout: Of EASE or ContentEASE, see :class:`EASE`.
+            relax: Likewise.
             weights: Shares of the closed form to choose from, increasing, each within 0..1.
             match_temperature: That of a second InductiveKGAT, which matches each item of a history by itself; 0 leaves
                 it out.
@@ -104,15 +108,17 @@ class Blend(GradientRecommender):
                 order.
 
         Raises:
-            ArgumentError: Both ``l2`` and ``match_temperature`` are 0, both ``content_weight`` and ``recency`` are
-                given, or an argument is outside its range.
+            ArgumentError: Both ``l2`` and ``match_temperature`` are 0, ``recency`` is given with what SLIST does not
+                know, or an argument is outside its range.
         """
         check_range("l2", l2, low=0.0)
         check_range("content_weight", content_weight, low=0.0)
         check_range("recency", recency, low=0.0)
         check_range("match_temperature", match_temperature, low=0.0)
-        if content_weight and recency:
-            raise ArgumentError("content_weight and recency must not both be above 0: no closed form knows both")
+        of_ease: dict[str, Any] = {"content_weight": content_weight, "input_dropout": input_dropout, "relax": relax}
+        for name, value in of_ease.items():
+            if value and recency:
+                raise ArgumentError(f"{name} and recency must not both be above 0: no closed form knows both")
         if not l2 and not match_temperature:
             raise ArgumentError("l2 and match_temperature must not both be 0: one model alone is no blend")
         first: GradientRecommender = InductiveKGAT.from_graph(graph, **options)
@@ -125,9 +131,10 @@ class Blend(GradientRecommender):
         if recency:
             return cls(first, SLIST.from_graph(graph, l2=l2, recency=recency, alpha=alpha), weights)
         if not content_weight:
-            return cls(first, smaller_ease(graph).from_graph(graph, l2=l2), weights)
+            ease = smaller_ease(graph).from_graph(graph, l2=l2, input_dropout=input_dropout, relax=relax)
+            return cls(first, ease, weights)
         told = {name: value for name, value in options.items() if name in ("modalities", "text_encoder")}
-        return cls(first, ContentEASE.from_graph(graph, **told, l2=l2, content_weight=content_weight), weights)
+        return cls(first, ContentEASE.from_graph(graph, **told, l2=l2, **of_ease), weights)
 
     @classmethod
     def configured_by(cls) -> tuple[Callable[..., Any], ...]:

@@ -11,7 +11,7 @@ from graphrec.encoders.similarity import ContentSimilarity
 from graphrec.histories import Histories
 from graphrec.models.choices import one_or_several
 from graphrec.models.content import ContentRecommender
-from graphrec.models.ease import EASE
+from graphrec.models.ease import EASE, PENALTIES
 from graphrec.models.inversion import BLOCK_ROWS
 from kg_loaders.graph import Feature
 
@@ -35,6 +35,8 @@ class ContentEASE(ContentRecommender, EASE):
         l2: The penalty λ, above 0; or several values, as in :class:`EASE`.
         content_weight: α, at least 0; or several values. All combinations with ``l2`` are tried on validation; without
             one, the values in the middle are used.
+        input_dropout: As in :class:`EASE`.
+        relax: As in :class:`EASE`.
 
     Raises:
         ArgumentError: There is neither content nor a triple, or a value is outside its range.
@@ -57,10 +59,12 @@ class ContentEASE(ContentRecommender, EASE):
         num_items: int,
         content: Mapping[str, Feature] | None = None,
         triples: Tensor | None = None,
-        l2: float | Sequence[float] = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
+        l2: float | Sequence[float] = PENALTIES,
         content_weight: float | Sequence[float] = (1.0, 10.0, 100.0),
+        input_dropout: float = 0.0,
+        relax: float = 0.0,
     ) -> None:
-        super().__init__(num_items, l2)
+        super().__init__(num_items, l2, input_dropout, relax)
         self.content_weight = one_or_several("content_weight", content_weight, 0.0)
         self.chosen_content_weight = self.content_weight[len(self.content_weight) // 2]
         self.similarity = ContentSimilarity(num_items, content or {}, triples)

@@ -9,12 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphrec.errors import check_range
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
 from graphrec.models.choices import one_or_several
-from graphrec.models.inversion import BLOCK_ROWS, best_penalty, negative_inverse_, square_matrix
+from graphrec.models.inversion import (
+    BLOCK_ROWS,
+    best_penalty,
+    column_scales,
+    item_penalties,
+    negative_inverse_,
+    square_matrix,
+)
 from graphrec.sparse import cooccurrence_blocks
 from kg_loaders import RecGraph
+
+PENALTIES = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
+MOST_DROPPED = 0.99
 
 
 class EASE(ClosedFormRecommender):
@@ -29,13 +40,26 @@ class EASE(ClosedFormRecommender):
     ``num_items`` squared, 3.6 GB for 30,000 items, and inverts it in place; that of an earlier fit is let go before.
     Each value of :math:`\lambda` is one inversion, and if the best is not the last one tried, there is one more.
 
+    With ``input_dropout`` p it is DLAE, which learns to predict from histories that have lost that share of their
+    items, with ``relax`` ξ RLAE, which lets an item say up to that much of itself, and with both RDLAE:
+
+    .. math::
+        \Lambda_j = \lambda + \tfrac{p}{1 - p} (X^\top X)_{jj}, \qquad
+        P = (X^\top X + \Lambda)^{-1}, \qquad
+        B_{ij} = -P_{ij} \max\left(\Lambda_j, \frac{1 - \xi}{P_{jj}}\right) \quad i \ne j
+
+    Items that were taken are not ranked, so what one says of itself, up to ξ, is left at 0; what ξ changes is that
+    items that many took stand lower beside others.
+
     Args:
         num_items: Number of items.
         l2: The penalty λ, above 0; or several values, all tried on validation. Without a validation, the one in the
             middle is used.
+        input_dropout: The share p, within 0..0.99.
+        relax: The bound ξ, within 0..1.
 
     Raises:
-        ArgumentError: ``l2`` is empty or holds a value that is not above 0.
+        ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range.
 
     Example:
         >>> model = EASE(num_items=3, l2=1.0)
@@ -45,7 +69,9 @@ class EASE(ClosedFormRecommender):
         1
 
     Source:
-        Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (WWW 2019), eq. 8.
+        Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (WWW 2019), eq. 8; "Autoencoders that don't overfit
+        towards the Identity" (NeurIPS 2020); Moon, Kim and Lee, "It's Enough: Relaxing Diagonal Constraints in Linear
+        Autoencoders for Recommendation" (SIGIR 2023).
     """
 
     weight: Tensor
@@ -53,10 +79,16 @@ class EASE(ClosedFormRecommender):
     def __init__(
         self,
         num_items: int,
-        l2: float | Sequence[float] = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
+        l2: float | Sequence[float] = PENALTIES,
+        input_dropout: float = 0.0,
+        relax: float = 0.0,
     ) -> None:
         super().__init__(num_items)
         self.l2 = one_or_several("l2", l2, 0.0, above=True)
+        check_range("input_dropout", input_dropout, 0.0, MOST_DROPPED)
+        check_range("relax", relax, 0.0, 1.0)
+        self.input_dropout = input_dropout
+        self.relax = relax
         self.chosen_l2 = self.l2[len(self.l2) // 2]
         self.register_result("weight", num_items, num_items)
 
@@ -75,13 +107,15 @@ class EASE(ClosedFormRecommender):
         device = self.weight.device
         self.unfit()  # an earlier fit goes before the new matrix comes
         matrix = square_matrix(self.num_items, device)
+        counts = torch.bincount(histories.distinct().items, minlength=self.num_items).to(device)
 
         def solve(l2: float) -> None:
             self.unfit()  # should this fail, the model holds no half-made matrix
             self.fill(matrix, histories)
-            matrix.diagonal().add_(l2)
+            penalties = item_penalties(counts, l2, self.input_dropout)
+            matrix.diagonal().add_(penalties)
             negative_inverse_(matrix, l2)
-            matrix.mul_(matrix.diagonal().reciprocal().neg_())  # each column by its own
+            matrix.mul_(column_scales(matrix.diagonal().neg(), penalties, self.relax))
             matrix.fill_diagonal_(0.0)
             self.weight = matrix
             self.chosen_l2 = l2

@@ -76,6 +76,22 @@ def negative_inverse_(matrix: Tensor, l2: float) -> Tensor:
     return matrix
 
 
+def item_penalties(counts: Tensor, l2: float, input_dropout: float) -> Tensor:
+    r"""Return :math:`\Lambda_j = \lambda + \frac{p}{1 - p} c_j` of each item that :math:`c_j` users took, float32."""
+    return counts * (input_dropout / (1 - input_dropout)) + l2
+
+
+def column_scales(diagonal: Tensor, penalties: Tensor, relax: float) -> Tensor:
+    r"""Return by what the columns of :math:`-P` are multiplied, :math:`\max(\Lambda_j, (1 - \xi) / P_{jj})`.
+
+    Args:
+        diagonal: That of P.
+        penalties: Λ.
+        relax: ξ; with 0 an item says nothing of itself.
+    """
+    return torch.maximum((1 - relax) / diagonal, penalties) if relax else diagonal.reciprocal()
+
+
 def best_penalty(
     penalties: Sequence[float], held: float, solve: Callable[[float], None], validate: Callable[[], float] | None
 ) -> dict[str, float]:

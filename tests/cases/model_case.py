@@ -364,3 +364,19 @@ def watch_square_matrices(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -
 
     monkeypatch.setattr(module, "square_matrix", watched)
     return living
+
+
+def relaxed(x: np.ndarray, l2: float, dropout: float, relax: float) -> np.ndarray:
+    """Return RDLAE's weights with a zero diagonal, by the papers' own steps in float64.
+
+    Moon, Kim and Lee (2023): an item's multiplier is 0 where what it says of itself stays within the bound.
+    """
+    gram = x.T @ x
+    penalties = l2 + dropout / (1 - dropout) * np.diag(gram)
+    inverse = np.linalg.inv(gram + np.diag(penalties))
+    free = 1 - np.diag(inverse) * penalties  # of itself, without a bound
+    multipliers = np.where(free <= relax, 0.0, (1 - relax) / np.diag(inverse) - penalties)
+    weights = np.eye(len(gram)) - inverse @ np.diag(penalties + multipliers)
+    assert np.all(np.diag(weights) <= relax + 1e-9)
+    np.fill_diagonal(weights, 0.0)
+    return weights

@@ -84,9 +84,16 @@ def test_the_closed_form_reads_order_too():
     assert model.second.chosen_values == (10.0, 3.0, 0.4)
 
 
-def test_no_closed_form_reads_order_and_modalities():
-    with pytest.raises(ArgumentError, match="content_weight and recency must not both be above 0"):
-        Blend.from_graph(planted_graph(), content_weight=1.0, recency=2.0)
+@pytest.mark.parametrize("name", ["content_weight", "input_dropout", "relax"])
+def test_no_closed_form_reads_order_and_is_an_autoencoder(name):
+    with pytest.raises(ArgumentError, match=f"{name} and recency must not both be above 0"):
+        Blend.from_graph(planted_graph(), recency=2.0, **{name: 0.5})
+
+
+@pytest.mark.parametrize("case", [TestBlend, TestBlendWithContent])
+def test_the_closed_form_may_be_relaxed(case):
+    closed = case.model_class.from_graph(with_content(planted_graph()), **case.options, input_dropout=0.2, relax=0.3)
+    assert (closed.second.input_dropout, closed.second.relax) == (0.2, 0.3)
 
 
 def test_the_closed_form_reads_the_modalities_too():

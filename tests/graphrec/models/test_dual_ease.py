@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
-from cases.model_case import ClosedFormCase, score, watch_square_matrices
+from cases.model_case import ClosedFormCase, relaxed, score, watch_square_matrices
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
@@ -25,18 +25,18 @@ class TestDualEASE(ClosedFormCase):
 
 @pytest.mark.parametrize("l2", [0.5, 10.0, 2000.0])
 @pytest.mark.parametrize("block_rows", [7, 1024])
-def test_dual_ease_equals_ease(l2, block_rows, monkeypatch):
+@pytest.mark.parametrize(("dropout", "relax"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.3), (0.2, 0.6)])
+def test_dual_ease_equals_ease(l2, block_rows, dropout, relax, monkeypatch):
     monkeypatch.setattr("graphrec.models.inversion.BLOCK_ROWS", block_rows)
     monkeypatch.setattr("graphrec.models.dual_ease.BLOCK_ROWS", block_rows)
     graph = planted(num_users=30, num_items=100)
     histories = train_histories(graph)
-    ours, theirs = DualEASE(graph.num_items, l2), EASE(graph.num_items, l2)
+    ours, theirs = (kind(graph.num_items, l2, dropout, relax) for kind in (DualEASE, EASE))
     ours.fit(histories)
     theirs.fit(histories)
     x = np.zeros((len(histories), graph.num_items))
     x[histories.rows, histories.items] = 1
-    inverse = np.linalg.inv(x.T @ x + l2 * np.eye(graph.num_items))
-    weights = np.eye(graph.num_items) - inverse / np.diag(inverse)
+    weights = relaxed(x, l2, dropout, relax)
     # People of the training, and strangers: one item more than a user has, one less, somebody else's taste, none.
     first, other = histories.items[: histories.lengths[0]].tolist(), list(range(9))
     more = [*first, next(item for item in range(graph.num_items) if item not in first)]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
-from cases.model_case import ClosedFormCase, recall, watch_square_matrices
+from cases.model_case import ClosedFormCase, recall, relaxed, watch_square_matrices
 
 from graphrec.errors import ArgumentError, NotFittedError
 from graphrec.histories import Histories
-from graphrec.models import EASE, ease
+from graphrec.models import EASE, DualEASE, ease
 
 
 class TestEASE(ClosedFormCase):
@@ -19,12 +19,46 @@ class TestEASE(ClosedFormCase):
     options: ClassVar = {"l2": 5.0}
 
 
-def naive(histories: Histories, num_items: int, l2: float) -> np.ndarray:
-    """Steck (2019), eq. 8, word by word in float64."""
+def written_out(histories: Histories, num_items: int) -> np.ndarray:
     x = np.zeros((len(histories), num_items))
     x[histories.rows, histories.items] = 1
+    return x
+
+
+def naive(histories: Histories, num_items: int, l2: float) -> np.ndarray:
+    """Steck (2019), eq. 8, word by word in float64."""
+    x = written_out(histories, num_items)
     p = np.linalg.inv(x.T @ x + l2 * np.eye(num_items))
     return np.eye(num_items) - p @ np.diag(1 / np.diag(p))
+
+
+@pytest.mark.parametrize(("dropout", "relax"), [(0.5, 0.0), (0.0, 0.4), (0.3, 0.2), (0.3, 1.0)])
+def test_dlae_and_rlae_equal_their_papers_in_float64(dropout, relax):
+    graph = planted_graph()
+    histories = histories_of(graph)
+    model = EASE(graph.num_items, 5.0, dropout, relax)
+    model.fit(histories)
+    expected = relaxed(written_out(histories, graph.num_items), 5.0, dropout, relax)
+    np.testing.assert_allclose(model.weight.numpy(), expected, rtol=1e-3, atol=1e-5)
+    assert not np.allclose(expected, naive(histories, graph.num_items, 5.0), atol=1e-2)
+
+
+def test_a_relaxed_diagonal_lets_rare_items_stand_higher():
+    """Item 2 is taken with item 0 each time that it is taken, item 1 as often with it as without."""
+    rows = [[0, 1, 2], [0, 1, 2], *[[0, 1]] * 20, *[[1]] * 20]
+    strict, loose = EASE(3, 10.0), EASE(3, 10.0, relax=0.6)
+    for model in (strict, loose):
+        model.fit(Histories.from_lists(rows))
+    assert loose.weight[0, 2] / loose.weight[0, 1] > 1.5 * strict.weight[0, 2] / strict.weight[0, 1] > 0
+
+
+@pytest.mark.parametrize("wrong", [{"input_dropout": 1.0}, {"input_dropout": -0.1}, {"relax": 1.5}])
+@pytest.mark.parametrize("kind", [EASE, DualEASE])
+def test_shares_outside_their_range(kind, wrong):
+    with pytest.raises(
+        ArgumentError, match=f"{next(iter(wrong))} must be within 0.0..*, got {next(iter(wrong.values()))}"
+    ):
+        kind(3, 1.0, **wrong)
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 80, 1024])
