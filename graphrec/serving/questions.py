@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Generic, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from graphrec.serving.live_users import NOTHING, Indices, Times
 MOST_VECTORS = 2**16  # of 128 channels: 32 MiB
 MOST_LISTS, LIST_LENGTH = 2**14, 256  # with their scores: 32 MiB
 
-T = TypeVar("T")
+Rows = NDArray[Any]
 Ranked = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
@@ -86,53 +86,73 @@ def in_rows(
     )
 
 
-class Kept(Generic[T]):
+class Kept:
     """What is found out about questions; of those of the data set's users it is kept while they stay.
 
     A user who likes something asks another question, whose answer takes the place of that before: nothing kept is ever
     stale, and events make it no more. Of people who come once nothing is kept. What was asked for longest ago makes
-    room. Any number of threads may ask.
+    room. It stands in tables that are made once: answers of their own, in the place of others, would leave the heap
+    full of holes. Any number of threads may ask.
 
     Args:
-        find: Finds it out, for each of some questions.
+        find: Finds it out for some questions: arrays with a row for each, of the same widths and types every time.
         most: Of how many users it is kept.
 
     Attributes:
         most: As given.
     """
 
-    def __init__(self, find: Callable[[Sequence[Question]], Iterable[T]], most: int) -> None:
+    def __init__(self, find: Callable[[Sequence[Question]], tuple[Rows, ...]], most: int) -> None:
         self._find = find
         self.most = most
-        self._kept: OrderedDict[int, tuple[bytes, T]] = OrderedDict()
+        self._tables: tuple[Rows, ...] = ()
+        self._places: OrderedDict[int, tuple[bytes, int]] = OrderedDict()  # by user: what was asked, and the row
         self._lock = threading.Lock()
 
-    def of(self, questions: Sequence[Question]) -> list[T]:
-        """Return what is found out about each question."""
+    def of(self, questions: Sequence[Question]) -> tuple[Rows, ...]:
+        """Return what is found out about questions, one at least: arrays with a row for each."""
         asking = [
             None if question.user_index is None else (question.user_index, question.fingerprint())
             for question in questions
         ]
         with self._lock:
-            values = [None if who is None else self._known(*who) for who in asking]
-        missing = [number for number, value in enumerate(values) if value is None]
-        if missing:
-            for number, value in zip(missing, self._find([questions[number] for number in missing]), strict=True):
-                values[number] = value
-        found = cast(list[T], values)
+            places = [None if who is None else self._place(*who) for who in asking]
+            known = np.array([place for place in places if place is not None], dtype=np.int64)
+            kept = tuple(table[known] for table in self._tables)
+        missing = [number for number, place in enumerate(places) if place is None]
+        if not missing:
+            return kept
+        made = self._find([questions[number] for number in missing])
         with self._lock:
-            for who, value in zip(asking, found, strict=True):
-                if who is not None:
-                    user, fingerprint = who
-                    self._kept[user] = fingerprint, value
-                    self._kept.move_to_end(user)
-            while len(self._kept) > self.most:
-                self._kept.popitem(last=False)
+            self._keep([asking[number] for number in missing], made)
+        if len(missing) == len(questions):
+            return made
+        found = tuple(np.empty((len(questions), *rows.shape[1:]), dtype=rows.dtype) for rows in made)
+        was_known = np.array([place is not None for place in places])
+        for whole, old, new in zip(found, kept, made, strict=True):
+            whole[was_known], whole[~was_known] = old, new
         return found
 
-    def _known(self, user: int, fingerprint: bytes) -> T | None:
-        kept = self._kept.get(user)
-        return kept[1] if kept is not None and kept[0] == fingerprint else None
+    def _place(self, user: int, fingerprint: bytes) -> int | None:
+        kept, place = self._places.get(user, (b"", 0))
+        if kept != fingerprint:
+            return None
+        self._places.move_to_end(user)
+        return place
+
+    def _keep(self, asking: Sequence[tuple[int, bytes] | None], made: tuple[Rows, ...]) -> None:
+        if not self._tables:
+            self._tables = tuple(np.empty((self.most, *rows.shape[1:]), dtype=rows.dtype) for rows in made)
+        for number, who in enumerate(asking):
+            if who is None:
+                continue
+            user, fingerprint = who
+            _, place = self._places.pop(user, (b"", len(self._places)))
+            if place == self.most:
+                _, (_, place) = self._places.popitem(last=False)
+            self._places[user] = fingerprint, place
+            for table, rows in zip(self._tables, made, strict=True):
+                table[place] = rows[number]
 
 
 class UserVectors:
@@ -153,13 +173,14 @@ class UserVectors:
         return self._kept.most
 
     def of(self, questions: Sequence[Question]) -> Tensor:
-        """Return the vector of each who asks, float32 ``[num_questions, dim]``."""
-        return torch.from_numpy(np.stack(self._kept.of(questions)))
+        """Return the vector of each who asks, one at least, float32 ``[num_questions, dim]``."""
+        (vectors,) = self._kept.of(questions)
+        return torch.from_numpy(vectors)
 
-    def _find(self, questions: Sequence[Question]) -> list[NDArray[np.float32]]:
+    def _find(self, questions: Sequence[Question]) -> tuple[Rows]:
         product = self._model.product(asked(questions))
         assert product is not None  # or there were no search among products
-        return [vector.copy() for vector in product.users.numpy()]  # not views, which would keep the whole batch
+        return (product.users.numpy(),)
 
 
 class UserLists:
@@ -186,19 +207,20 @@ class UserLists:
     def of(self, questions: Sequence[Question]) -> list[Ranked]:
         """Return the best items for each who asks, and their scores: ``k`` of them, or as many as there are."""
         fits = [question.k + len(question.left_out) <= self._length for question in questions]
-        short = iter(self._kept.of([question for question, fit in zip(questions, fits, strict=True) if fit]))
+        fitting = [question for question, fit in zip(questions, fits, strict=True) if fit]
+        short = zip(*self._kept.of(fitting), strict=True) if fitting else iter(())
         lists = []
         for question, fit in zip(questions, fits, strict=True):
-            items, scores = next(short) if fit else self._find([question], question.k + len(question.left_out))[0]
-            wanted = np.flatnonzero(~np.isin(items, question.left_out))[: question.k]
+            if fit:
+                items, scores = next(short)
+            else:
+                (items,), (scores,) = self._find([question], question.k + len(question.left_out))
+            wanted = np.flatnonzero((items >= 0) & ~np.isin(items, question.left_out))[: question.k]
             lists.append((items[wanted], scores[wanted]))
         return lists
 
-    def _find(self, questions: Sequence[Question], length: int) -> list[Ranked]:
-        """Return lists without what the users took, and nothing else."""
+    def _find(self, questions: Sequence[Question], length: int) -> tuple[Rows, Rows]:
+        """Return lists without what the users took, and nothing else; where they end, item -1."""
         seen = in_rows([question.history for question in questions], user_index=drawn_by(questions))
         items, scores = best(self._model, self._model.score(asked(questions)), length, seen, self._seed)
-        return [
-            (row[row >= 0].astype(np.int32), of_row[row >= 0])
-            for row, of_row in zip(items.numpy(), scores.numpy(), strict=True)
-        ]
+        return items.numpy().astype(np.int32), scores.numpy()
