@@ -24,7 +24,7 @@ def main() -> None:
     print("MovieLens-100k with its Freebase KG: popularity, ItemKNN and EASE against attention over the graph.\n")
     table = compare(
         "ml-100k",
-        models=["popularity", "item-knn", "ease", "inductive-kgat"],
+        models=["popularity", "item-knn", "ease", "blend"],
         kg=["full", "shuffled", "none"],
         seeds=range(3),
         out=OUT,
@@ -32,7 +32,7 @@ def main() -> None:
     print()
     table.show()
 
-    run = next(row.runs[0] for row in table.rows if row.model == "InductiveKGAT" and row.kg == "full")
+    run = next(row.runs[0] for row in table.rows if row.model == "Blend" and row.kg == "full")
     recommender = RunRecommender.load(run)
     print(f"\nTen films for user {USER}, who took {len(recommender.histories(USER).items)}:")
     picture = show(recommender, user_id=USER)

@@ -43,7 +43,7 @@ class Wanted:
 
 WITH_KG = ("full", "shuffled", "none")
 TABLES = {
-    "ml-100k": Wanted("ml-100k", ("Popularity", "ItemKNN", "EASE", "InductiveKGAT"), WITH_KG, 3, "the demo's table"),
+    "ml-100k": Wanted("ml-100k", ("Popularity", "ItemKNN", "EASE", "Blend"), WITH_KG, 3, "the demo's table"),
     "comparators": Wanted(
         "ml-100k",
         ("BPRMF", "IALS", "SoftmaxMF", "LightGCN", "CKE", "KGCN", "RippleNet", "KGAT", "KGIN", "InductiveKGAT"),
