@@ -40,7 +40,7 @@ class EASE(ClosedFormRecommender):
     ``num_items`` squared, 3.6 GB for 30,000 items, and inverts it in place; that of an earlier fit is let go before.
     Each value of :math:`\lambda` is one inversion, and if the best is not the last one tried, there is one more.
 
-    With ``input_dropout`` p it is DLAE, which learns to predict from histories that have lost that share of their
+    With ``input_dropout`` p it is EDLAE, which learns to predict from histories that have lost that share of their
     items, with ``relax`` ξ RLAE, which lets an item say up to that much of itself, and with both RDLAE:
 
     .. math::

@@ -33,7 +33,7 @@ def naive(histories: Histories, num_items: int, l2: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("dropout", "relax"), [(0.5, 0.0), (0.0, 0.4), (0.3, 0.2), (0.3, 1.0)])
-def test_dlae_and_rlae_equal_their_papers_in_float64(dropout, relax):
+def test_edlae_and_rlae_equal_their_papers_in_float64(dropout, relax):
     graph = planted_graph()
     histories = histories_of(graph)
     model = EASE(graph.num_items, 5.0, dropout, relax)
