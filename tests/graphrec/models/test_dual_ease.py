@@ -23,6 +23,11 @@ class TestDualEASE(ClosedFormCase):
     options: ClassVar = {"l2": 5.0}
 
 
+class TestRelaxedDualEASE(ClosedFormCase):
+    model_class = DualEASE
+    options: ClassVar = {"l2": 5.0, "input_dropout": 0.2, "relax": 0.3}
+
+
 @pytest.mark.parametrize("l2", [0.5, 10.0, 2000.0])
 @pytest.mark.parametrize("block_rows", [7, 1024])
 @pytest.mark.parametrize(("dropout", "relax"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.3), (0.2, 0.6)])
