@@ -126,6 +126,8 @@ def main() -> None:
                     model_options["modalities"] = modalities
                     if not modalities and "like_neighbors" in model_options:
                         model_options["like_neighbors"] = 0  # there is nothing to be like
+                if kg == "none" and not modalities:
+                    model_options.pop("content_popularity", None)  # nor anything to tell popularity from
                 graph, cold = make_cold(prepare(graph, config), arguments.share, seed)
                 torch.manual_seed(seed)
                 model = MODELS[name].from_graph(graph, **model_options)

@@ -80,7 +80,8 @@ class InductiveKGAT(ItemSide):
 
     That nobody took an item in training is no evidence against it: it is no negative, has no vector but the KG's
     (:math:`e = e' = 0`), and counts as e times less popular than the least popular item that somebody took
-    (:math:`b = \min b - 1`).
+    (:math:`b = \min b - 1`), with ``content_popularity`` on average
+    (:func:`~graphrec.models.foretold_popularity.foretold_popularity`).
 
     Args:
         num_items: Number of items; they are the first entities.
@@ -102,6 +103,8 @@ class InductiveKGAT(ItemSide):
             (:class:`~graphrec.encoders.LikenessEncoder`); 0 leaves them out.
         drop_id: Probability that in a step of training an item has no vector of its own, so that KG and content learn
             to speak for items that nobody took.
+        content_popularity: Whether content and KG say how popular an item is that nobody took, beside others that
+            nobody took: their vectors alone say for whom it is. One that joins a live service counts as their mean.
         temperature: :math:`\tau`.
         match_temperature: :math:`\tau_m`, 0 or at least 0.025; 0 pools the history.
         keep: Share of a history shown as input in training, above 0, at most 1.
@@ -158,6 +161,7 @@ class InductiveKGAT(ItemSide):
         fusion_gate: float = 0.01,
         like_neighbors: int = 0,
         drop_id: float = 0.0,
+        content_popularity: bool = False,
         temperature: float = 0.2,
         match_temperature: float = 0.0,
         keep: float = 0.5,
@@ -234,6 +238,7 @@ class InductiveKGAT(ItemSide):
             fusion_heads=fusion_heads,
             fusion_gate=fusion_gate,
             like_neighbors=like_neighbors,
+            content_popularity=content_popularity,
         )
         self.head: RankingHead | None = None
         if head is not None:

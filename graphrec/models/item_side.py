@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.encoders.modality import Fusion, ModalityEncoder
+from graphrec.encoders.similarity import ContentSimilarity
 from graphrec.encoders.tuned_text import TunedText
 from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.models.base import GradientRecommender
+from graphrec.models.foretold_popularity import foretold_popularity
 from graphrec.sampling import UniformNegatives
 from kg_loaders.graph import Feature
 
@@ -54,6 +56,9 @@ class ItemSide(GradientRecommender):
         self.kg: KnowledgeGraphEncoder | None = None
         self.like: LikenessEncoder | None = None
         self.modalities: ModalityEncoder | None = None
+        self.known: ContentSimilarity | None = None
+        self.foretold: Tensor | None
+        self.register_buffer("foretold", None)
 
     def _add_encoders(
         self,
@@ -71,6 +76,7 @@ class ItemSide(GradientRecommender):
         fusion_heads: int,
         fusion_gate: float,
         like_neighbors: int,
+        content_popularity: bool,
     ) -> None:
         """Make what speaks for an item besides its own vector; for the arguments see :class:`InductiveKGAT`.
 
@@ -116,6 +122,10 @@ class ItemSide(GradientRecommender):
                 content, self.dim, fusion, fusion_heads, fusion_gate, self.kg is not None, num_sides, tuned
             )
 
+        if content_popularity:
+            self.known = ContentSimilarity(self.num_items, content or {}, triples)
+            self.foretold = torch.zeros(self.num_items)
+
     def _draw_tables(self, std: float) -> None:
         """Draw the items' own vectors anew, and forget which items were taken."""
         for table in (self.item, self.candidate):
@@ -132,7 +142,8 @@ class ItemSide(GradientRecommender):
 
     def prepare(self, histories: Histories) -> None:
         """Note which items were taken at all, and by the same users; see :meth:`GradientRecommender.prepare`."""
-        self.taken.copy_(torch.bincount(histories.items, minlength=self.num_items) > 0)
+        counts = torch.bincount(histories.items, minlength=self.num_items)
+        self.taken.copy_(counts > 0)
         self.negatives = UniformNegatives(self.num_items, self.taken)
         for near in (self.co, self.like):
             if near is not None:
@@ -141,6 +152,8 @@ class ItemSide(GradientRecommender):
             for table in (self.item, self.candidate):
                 if table is not None:
                     table[~self.taken] = 0.0
+        if self.known is not None and self.foretold is not None:
+            self.foretold.copy_(foretold_popularity(self.known, counts))
 
     def item_vectors(self, inputs: Tensor | None = None, candidates: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ``(h, g)``: the items as parts of a history and as candidates, each ``[num_items, dim]``.
@@ -212,7 +225,8 @@ class ItemSide(GradientRecommender):
 
     def bias(self) -> Tensor:
         r"""Return :math:`b_j` of every item, taken or not, ``[num_items]``."""
-        return torch.where(self.taken, self.item_bias, self.item_bias[self.taken].min() - 1.0)
+        least = self.item_bias[self.taken].min() - 1.0
+        return torch.where(self.taken, self.item_bias, least if self.foretold is None else least + self.foretold)
 
     def _rows_of(self, items: Tensor) -> tuple[Tensor | None, Tensor]:
         """Return the rows of a table that ``items`` need, ``None`` for all, and the place of each item among them.

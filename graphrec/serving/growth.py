@@ -125,10 +125,11 @@ def _grow_model(model: Recommender, num_items: int, more: int, edges: Tensor) ->
     tables = {name: table for name in names if (table := getattr(model, name)) is not None}
     if model.prior is not None:
         modules["prior"] = _changed(model.prior, buffers={"num_takers": _zeros_after(model.prior.num_takers, more)})
+    tables_of_items = {"taken": model.taken} | ({} if model.foretold is None else {"foretold": model.foretold})
     return _changed(
         model,
         parameters={name: nn.Parameter(_zeros_after(table, more), False) for name, table in tables.items()},
-        buffers={"taken": _zeros_after(model.taken, more)},
+        buffers={name: _zeros_after(table, more) for name, table in tables_of_items.items()},
         modules=modules,
         num_items=num_items + more,
         _cache={},

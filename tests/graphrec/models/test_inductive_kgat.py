@@ -39,6 +39,10 @@ class TestWithCooccurrences(TestInductiveKGAT):
         return torch.from_numpy(relabelling.items)[value] if name == "co.neighbor" else value
 
 
+class TestForetoldPopularity(TestInductiveKGAT):
+    options: ClassVar = {"dim": 16, "num_negatives": 60, "content_popularity": True}
+
+
 class TestWithModalities(TestInductiveKGAT):
     options: ClassVar = {"dim": 16, "num_negatives": 60, "modalities": ["image", "audio"]}
 

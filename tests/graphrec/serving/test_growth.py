@@ -72,7 +72,7 @@ def test_item_with_the_facts_of_a_cold_item_is_its_twin(graph: RecGraph, options
     torch.testing.assert_close(twins[0], twins[1])
 
 
-@pytest.mark.parametrize("options", [{}, {"popularity_prior": 5.0}])
+@pytest.mark.parametrize("options", [{}, {"popularity_prior": 5.0}, {"content_popularity": True}])
 def test_items_that_were_there_keep_their_scores_to_the_last_bit(graph: RecGraph, options: dict[str, object]) -> None:
     model = fitted(graph, **options)
     past = Histories.from_interactions(graph.part("train"), graph.num_users)

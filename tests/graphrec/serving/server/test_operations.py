@@ -75,7 +75,10 @@ def test_freed_memory_goes_back_as_long_as_the_service_lives(runs: tuple[Path, P
     """)
     with subprocess.Popen([sys.executable, "-c", program, str(runs[0])], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        too_late = threading.Timer(60, process.kill)
+        too_late.start()
         assert [process.stdout.readline() for _ in range(3)] == ["returned\n"] * 3
+        too_late.cancel()
         process.terminate()
 
 
