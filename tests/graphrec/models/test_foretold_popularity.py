@@ -35,6 +35,14 @@ def test_what_content_says_of_popularity_is_found():
     assert np.polyfit(expected, foretold[-40:].numpy(), 1)[0] == pytest.approx(1, abs=0.15)
 
 
+def test_what_all_items_have_says_nothing_of_one(monkeypatch):
+    similarity, counts, _ = made_popular()
+    expected = foretold_popularity(similarity, counts)
+    rows = similarity.table(256)
+    monkeypatch.setattr(similarity, "table", lambda dim: rows + 3.0)
+    torch.testing.assert_close(foretold_popularity(similarity, counts), expected)
+
+
 @pytest.mark.parametrize("counts", [[3, 1, 2], [0, 0, 0]])
 def test_nothing_is_foretold_where_there_is_nobody_to_learn_of_or_for(counts):
     similarity = ContentSimilarity(3, {"image": Feature.vectors([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])})
@@ -43,9 +51,7 @@ def test_nothing_is_foretold_where_there_is_nobody_to_learn_of_or_for(counts):
 
 def test_only_items_without_a_user_are_scored_anew():
     similarity, counts, _ = made_popular()
-    histories = Histories.from_lists(
-        [[item] for item, count in enumerate(counts.tolist()) for _ in range(min(count, 9))]
-    )
+    histories = Histories.from_lists([[item] for item, count in enumerate(counts.tolist()) for _ in range(count)])
     content = {"image": Feature.vectors(similarity.vectors["image"])}
     triples = torch.empty(0, 3, dtype=torch.int64)
     models = []
@@ -58,6 +64,7 @@ def test_only_items_without_a_user_are_scored_anew():
         plain, told = (model.score(Histories.from_lists([[0, 1]]))[0] for model in models)
     assert torch.equal(plain[:-40], told[:-40])
     torch.testing.assert_close(told[-40:] - plain[-40:], models[1].foretold[-40:])
+    assert models[1].foretold[-40:].std() > 0.5
 
 
 def test_there_must_be_something_to_foretell_from():
