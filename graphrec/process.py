@@ -6,7 +6,8 @@ import ctypes
 import os
 
 # Parameters of glibc's mallopt(3).
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
+LARGE_BYTES = 8 * 2**20
 _libc = ctypes.CDLL(None) if os.name == "posix" else None
 
 
@@ -19,10 +20,16 @@ def settle_process() -> None:
     does nothing.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    mallopt = getattr(_libc, "mallopt", None)
-    if mallopt is not None:
-        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * 2**20)):
-            mallopt(parameter, value)
+    _tune((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * 2**20))
+
+
+def keep_little_memory() -> None:
+    """Let a process that lives long keep little of what it frees, where :func:`settle_process` let it keep all.
+
+    Blocks of 8 MiB and more are the system's again when they are freed; others wait for :func:`return_freed_memory`.
+    Elsewhere than on glibc this does nothing.
+    """
+    _tune((M_MMAP_THRESHOLD, LARGE_BYTES), (M_MMAP_MAX, 2**16), (M_TOP_PAD, 2**20))
 
 
 def return_freed_memory() -> None:
@@ -34,3 +41,10 @@ def return_freed_memory() -> None:
     trim = getattr(_libc, "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def _tune(*values: tuple[int, int]) -> None:
+    mallopt = getattr(_libc, "mallopt", None)
+    if mallopt is not None:
+        for parameter, value in values:
+            mallopt(parameter, value)

@@ -52,6 +52,32 @@ def test_freed_memory_goes_back_when_asked():
     assert int(done.stdout) > 200_000_000
 
 
+@pytest.mark.parametrize("lives_long", [False, True])
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator's settings are glibc's")
+def test_a_process_that_lives_long_keeps_little(lives_long):
+    program = textwrap.dedent(f"""
+        import threading
+        from graphrec.process import keep_little_memory, settle_process
+        settle_process()
+        import torch
+        if {lives_long}:
+            keep_little_memory()
+        def resident():
+            with open("/proc/self/statm") as file:
+                return int(file.read().split()[1]) * 4096
+        def work():
+            blocks = [torch.ones(3_000_000) for _ in range(4)]
+            del blocks
+            print(resident() - before)
+        thread = threading.Thread(target=work)
+        before = resident()
+        thread.start()
+        thread.join()
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) < 24_000_000) == lives_long  # of 48 MB
+
+
 def test_our_own_warnings_are_one_line():
     from graphrec.__main__ import one_line
     from graphrec.errors import LongHistoryWarning

@@ -14,7 +14,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graphrec.errors import ArgumentError, GraphrecError
-from graphrec.process import return_freed_memory
+from graphrec.process import keep_little_memory, return_freed_memory
 from graphrec.serving.server.app import create_app
 from graphrec.serving.server.guard import Limits, Log
 from graphrec.serving.server.keys import KeyRing
@@ -81,8 +81,8 @@ class _Protocol(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     """uvicorn's server, that loads its runs anew on SIGHUP, and gives freed memory back now and then.
 
-    Explanations and new lists free blocks of many sizes, and a heap that keeps them all grows as long as there is one
-    more hole that a block does not fit.
+    To explain takes a hundred megabytes for a moment. A heap that keeps what was freed grows until each thread has had
+    its largest question, and by every hole that the next block does not fit.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, log: Log) -> None:
@@ -99,6 +99,7 @@ class _Server(uvicorn.Server):
         # To look for cycles in it would hold up every answer for a fifth of a second.
         gc.collect()
         gc.freeze()
+        keep_little_memory()
         self._begin(self._return_memory())
         # Port 0 took one that nobody knows yet; lines of the log hold no addresses.
         ports = [listener.getsockname()[1] for server in self.servers for listener in server.sockets]
