@@ -56,7 +56,7 @@ class ItemSide(GradientRecommender):
         self.kg: KnowledgeGraphEncoder | None = None
         self.like: LikenessEncoder | None = None
         self.modalities: ModalityEncoder | None = None
-        self.known: ContentSimilarity | None = None
+        self.content_similarity: ContentSimilarity | None = None
         self.foretold: Tensor | None
         self.register_buffer("foretold", None)
 
@@ -123,7 +123,7 @@ class ItemSide(GradientRecommender):
             )
 
         if content_popularity:
-            self.known = ContentSimilarity(self.num_items, content or {}, triples)
+            self.content_similarity = ContentSimilarity(self.num_items, content or {}, triples)
             self.foretold = torch.zeros(self.num_items)
 
     def _draw_tables(self, std: float) -> None:
@@ -152,8 +152,8 @@ class ItemSide(GradientRecommender):
             for table in (self.item, self.candidate):
                 if table is not None:
                     table[~self.taken] = 0.0
-        if self.known is not None and self.foretold is not None:
-            self.foretold.copy_(foretold_popularity(self.known, counts))
+        if self.content_similarity is not None and self.foretold is not None:
+            self.foretold.copy_(foretold_popularity(self.content_similarity, counts))
 
     def item_vectors(self, inputs: Tensor | None = None, candidates: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return ``(h, g)``: the items as parts of a history and as candidates, each ``[num_items, dim]``.

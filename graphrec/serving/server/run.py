@@ -81,8 +81,8 @@ class _Protocol(HttpToolsProtocol):
 class _Server(uvicorn.Server):
     """uvicorn's server, that loads its runs anew on SIGHUP, and gives freed memory back now and then.
 
-    To explain takes a hundred megabytes for a moment. A heap that keeps what was freed grows until each thread has had
-    its largest question, and by every hole that the next block does not fit.
+    What an explanation takes for a moment may be a hundred megabytes; a heap that keeps all that is freed holds several
+    times as much as is in use.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, log: Log) -> None:

@@ -70,4 +70,4 @@ def test_only_items_without_a_user_are_scored_anew():
 def test_there_must_be_something_to_foretell_from():
     with pytest.raises(ArgumentError, match="there must be content"):
         InductiveKGAT(3, 0, torch.empty(0, 3, dtype=torch.int64), content_popularity=True)
-    assert InductiveKGAT.from_graph(planted_graph(), dim=8, content_popularity=True).known.names == ("kg",)
+    assert InductiveKGAT.from_graph(planted_graph(), dim=8, content_popularity=True).content_similarity.names == ("kg",)
