@@ -11,8 +11,9 @@ from graphrec.encoders.similarity import ContentSimilarity
 from graphrec.histories import Histories
 from graphrec.models.choices import one_or_several
 from graphrec.models.content import ContentRecommender
-from graphrec.models.ease import EASE, PENALTIES
+from graphrec.models.ease import EASE
 from graphrec.models.inversion import BLOCK_ROWS
+from graphrec.models.shallow_autoencoder import PENALTIES
 from kg_loaders.graph import Feature
 
 

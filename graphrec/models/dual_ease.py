@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphrec.errors import check_range
 from graphrec.histories import Histories
-from graphrec.models.base import ClosedFormRecommender
-from graphrec.models.choices import one_or_several
-from graphrec.models.ease import EASE, MOST_DROPPED, PENALTIES
+from graphrec.models.ease import EASE
 from graphrec.models.inversion import (
     BLOCK_ROWS,
     best_penalty,
@@ -23,11 +19,12 @@ from graphrec.models.inversion import (
     negative_inverse_,
     square_matrix,
 )
+from graphrec.models.shallow_autoencoder import ShallowAutoencoder
 from graphrec.sparse import history_matrix
 from kg_loaders import RecGraph
 
 
-class DualEASE(ClosedFormRecommender):
+class DualEASE(ShallowAutoencoder):
     r"""The scores of :class:`EASE`, from a matrix of users instead of items.
 
     By Woodbury's identity the inverse that EASE needs is
@@ -37,7 +34,8 @@ class DualEASE(ClosedFormRecommender):
         M = (X D X^\top + \lambda I)^{-1}, \qquad D = \lambda \Lambda^{-1},
 
     so with fewer users than items one inverts the smaller matrix, and never holds ``num_items`` squared numbers. The
-    model keeps the training histories :math:`X`; :math:`\Lambda` is :math:`\lambda I` without ``input_dropout``.
+    model keeps the training histories :math:`X`; :math:`\Lambda` is :math:`\lambda I` without ``input_dropout`` and
+    weights of items, and with weights of users :math:`W^{1/2} X` stands for :math:`X`.
 
     Args:
         num_items: Number of items.
@@ -45,9 +43,12 @@ class DualEASE(ClosedFormRecommender):
             middle is used.
         input_dropout: As in :class:`EASE`.
         relax: As in :class:`EASE`.
+        user_weights: As in :class:`EASE`.
+        item_weights: As in :class:`EASE`.
 
     Raises:
-        ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range.
+        ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range, or
+            weights are not positive numbers, one for each.
 
     Example:
         >>> model = DualEASE(num_items=3, l2=1.0)
@@ -65,28 +66,12 @@ class DualEASE(ClosedFormRecommender):
     pairs: Tensor
     chosen: Tensor
 
-    def __init__(
-        self,
-        num_items: int,
-        l2: float | Sequence[float] = PENALTIES,
-        input_dropout: float = 0.0,
-        relax: float = 0.0,
-    ) -> None:
-        super().__init__(num_items)
-        self.l2 = one_or_several("l2", l2, 0.0, above=True)
-        check_range("input_dropout", input_dropout, 0.0, MOST_DROPPED)
-        check_range("relax", relax, 0.0, 1.0)
-        self.input_dropout = input_dropout
-        self.relax = relax
+    def register_results(self) -> None:
+        """Make room for the matrix of users, and for what it is read with."""
         self.register_result("kernel", None, None)  # M, [num_users, num_users]
-        self.register_result("diagonal", num_items)  # of P
+        self.register_result("diagonal", self.num_items)  # of P
         self.register_result("pairs", 2, None, dtype=torch.int64)  # of (user, item): X
         self.register_result("chosen", 1)
-
-    @classmethod
-    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
-        """Make an unfitted model for a graph's items; options are the constructor's keyword arguments."""
-        return cls(graph.num_items, **options)
 
     @property
     def chosen_l2(self) -> float:
@@ -96,16 +81,20 @@ class DualEASE(ClosedFormRecommender):
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Invert, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`."""
         self.check_items(histories)
+        self.check_users(histories)
         return best_penalty(self.l2, self.chosen_l2, lambda l2: self._solve(histories, l2), validate)
 
     def _solve(self, histories: Histories, l2: float) -> None:
         device = self.kernel.device
         self.unfit()  # an earlier fit goes before the new matrix comes
         matrix = history_matrix(histories, self.num_items)  # [num_users, num_items]
+        self.pairs = torch.from_numpy(np.stack(matrix.nonzero()).astype(np.int64)).to(device)  # by user
+        penalties = self._penalties(l2).cpu().numpy()
+        if self.user_weights is not None:
+            matrix = matrix.multiply(self.user_weights.sqrt().unsqueeze(1).cpu().numpy()).tocsr()
         columns = matrix.T.tocsr()
-        penalties = item_penalties(torch.from_numpy(np.diff(columns.indptr)), l2, self.input_dropout).numpy()
         shares = l2 / penalties  # D
-        weighted = matrix.multiply(shares).tocsr() if self.input_dropout else matrix
+        weighted = matrix.multiply(shares).tocsr() if self._penalties_differ else matrix
         kernel = square_matrix(len(histories), device)
         for start in range(0, len(histories), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
@@ -120,9 +109,18 @@ class DualEASE(ClosedFormRecommender):
             rows = slice(start, start + BLOCK_ROWS)
             diagonal[rows] = (1 - shares[rows] * np.asarray(read.sum(axis=1)).ravel()) / penalties[rows]
         self.kernel, self.diagonal = kernel, torch.from_numpy(diagonal).to(device)
-        self.pairs = torch.from_numpy(np.stack(matrix.nonzero()).astype(np.int64)).to(device)  # by user
         self.chosen = torch.tensor([l2], device=device)
         self.forget()
+
+    @property
+    def _penalties_differ(self) -> bool:
+        return bool(self.input_dropout) or self.item_weights is not None
+
+    def _penalties(self, l2: float) -> Tensor:
+        users, items = self.pairs
+        weights = None if self.user_weights is None else self.user_weights[users]
+        counts = torch.bincount(items, weights, minlength=self.num_items)
+        return item_penalties(counts, l2, self.input_dropout, self.item_weights)
 
     def _scales(self) -> tuple[Tensor, Tensor, Tensor]:
         r"""Return D, and by what the two parts of a score are multiplied.
@@ -132,8 +130,7 @@ class DualEASE(ClosedFormRecommender):
         with :math:`\kappa_j` of :func:`~graphrec.models.inversion.column_scales`; the first part leaves out what an
         item says of itself.
         """
-        counts = torch.bincount(self.pairs[1], minlength=self.num_items)
-        penalties = item_penalties(counts, self.chosen_l2, self.input_dropout).to(self.diagonal.dtype)
+        penalties = self._penalties(self.chosen_l2).to(self.diagonal.dtype)
         scales = column_scales(self.diagonal, penalties, self.relax)
         return self.chosen_l2 / penalties, self.diagonal * scales, scales / penalties
 
@@ -150,11 +147,16 @@ class DualEASE(ClosedFormRecommender):
         _, own, others = self.cached("scales", self._scales)
         wide = self.kernel.new_zeros(len(histories), self.num_items)
         wide[histories.rows, histories.items] = 1.0
-        left = wide - _sums(self._seen(wide).t().contiguous(), users, of_item).t()
+        seen = self._seen(wide).t()
+        seen = seen.contiguous() if self.user_weights is None else seen * self.user_weights.sqrt().unsqueeze(1)
+        left = wide - _sums(seen, users, of_item).t()
         return wide.mul_(own) - left.mul_(others)
 
     def _seen(self, wide: Tensor) -> Tensor:
-        """Return x D X^T M, ``[batch_size, num_users]``, for histories x that are written out."""
+        """Return x D X^T M, ``[batch_size, num_users]``, for histories x that are written out.
+
+        With weights of users the X of the product, not the histories, are those by their roots.
+        """
         items, of_user, _, _ = self.cached("bags", self._bags)
         shares, _, _ = self.cached("scales", self._scales)
         # Sums of rows: torch's products with a sparse matrix take ten times as long.
@@ -168,11 +170,15 @@ class DualEASE(ClosedFormRecommender):
         seen = common.new_empty(common.t().shape)
         seen[row] = -self.chosen_l2 * self.kernel[user]
         seen[row, user] += 1.0
+        if self.user_weights is not None:  # a row of X is one of W^(1/2) X by its root
+            seen[row] /= self.user_weights[user].sqrt().unsqueeze(1)
         other = (known == 0).nonzero().squeeze(1)
         if len(other):
             told = common[:, other]
-            if self.input_dropout:
+            if self._penalties_differ:
                 told = _sums(columns[:, other] * shares.unsqueeze(1), items, of_user)
+            if self.user_weights is not None:
+                told = told * self.user_weights.sqrt().unsqueeze(1)
             seen[other] = told.t() @ self.kernel
         return seen
 

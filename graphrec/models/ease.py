@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphrec.errors import check_range
 from graphrec.histories import Histories
-from graphrec.models.base import ClosedFormRecommender
-from graphrec.models.choices import one_or_several
 from graphrec.models.inversion import (
     BLOCK_ROWS,
     best_penalty,
@@ -21,14 +17,11 @@ from graphrec.models.inversion import (
     negative_inverse_,
     square_matrix,
 )
+from graphrec.models.shallow_autoencoder import ShallowAutoencoder
 from graphrec.sparse import cooccurrence_blocks
-from kg_loaders import RecGraph
-
-PENALTIES = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
-MOST_DROPPED = 0.99
 
 
-class EASE(ClosedFormRecommender):
+class EASE(ShallowAutoencoder):
     r"""Predicts each item from all others, by ridge regression with a zero diagonal.
 
     .. math::
@@ -49,7 +42,10 @@ class EASE(ClosedFormRecommender):
         B_{ij} = -P_{ij} \max\left(\Lambda_j, \frac{1 - \xi}{P_{jj}}\right) \quad i \ne j
 
     Items that were taken are not ranked, so what one says of itself, up to ξ, is left at 0; what ξ changes is that
-    items that many took stand lower beside others.
+    items that many took stand lower beside others. With weights W of the users and V of the items it is
+    :math:`X^\top W X` that counts, and :math:`V^{-1} \Lambda` that is added to it: ridge regression in which user u
+    stands for :math:`W_{uu}` users, and items of small :math:`V_{ii}` may say little. :meth:`from_graph` makes them for
+    two linked domains.
 
     Args:
         num_items: Number of items.
@@ -57,9 +53,12 @@ class EASE(ClosedFormRecommender):
             middle is used.
         input_dropout: The share p, within 0..0.99.
         relax: The bound ξ, within 0..1.
+        user_weights: The diagonal of W, above 0, ``[num_users]``; ``None`` counts each user once.
+        item_weights: The diagonal of V, above 0, ``[num_items]``; ``None``: 1 for all.
 
     Raises:
-        ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range.
+        ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range, or
+            weights are not positive numbers, one for each.
 
     Example:
         >>> model = EASE(num_items=3, l2=1.0)
@@ -76,43 +75,31 @@ class EASE(ClosedFormRecommender):
 
     weight: Tensor
 
-    def __init__(
-        self,
-        num_items: int,
-        l2: float | Sequence[float] = PENALTIES,
-        input_dropout: float = 0.0,
-        relax: float = 0.0,
-    ) -> None:
-        super().__init__(num_items)
-        self.l2 = one_or_several("l2", l2, 0.0, above=True)
-        check_range("input_dropout", input_dropout, 0.0, MOST_DROPPED)
-        check_range("relax", relax, 0.0, 1.0)
-        self.input_dropout = input_dropout
-        self.relax = relax
+    def register_results(self) -> None:
+        """Make room for :math:`B`; until it is fitted the penalty is the one in the middle."""
         self.chosen_l2 = self.l2[len(self.l2) // 2]
-        self.register_result("weight", num_items, num_items)
-
-    @classmethod
-    def from_graph(cls, graph: RecGraph, **options: Any) -> Self:
-        """Make an unfitted model for a graph's items; options are the constructor's keyword arguments."""
-        return cls(graph.num_items, **options)
+        self.register_result("weight", self.num_items, self.num_items)
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         r"""Solve for :math:`B`, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`.
 
         Raises:
-            ArgumentError: A value of ``l2`` is too small for float32 and these data.
+            ArgumentError: A value of ``l2`` is too small for float32 and these data, or the users are others than those
+            of ``user_weights``.
         """
         self.check_items(histories)
+        self.check_users(histories)
         device = self.weight.device
         self.unfit()  # an earlier fit goes before the new matrix comes
         matrix = square_matrix(self.num_items, device)
-        counts = torch.bincount(histories.distinct().items, minlength=self.num_items).to(device)
+        taken = histories.distinct()
+        by_user = None if self.user_weights is None else self.user_weights.to(taken.rows.device)[taken.rows]
+        counts = torch.bincount(taken.items, by_user, minlength=self.num_items).to(device)
 
         def solve(l2: float) -> None:
             self.unfit()  # should this fail, the model holds no half-made matrix
             self.fill(matrix, histories)
-            penalties = item_penalties(counts, l2, self.input_dropout)
+            penalties = item_penalties(counts, l2, self.input_dropout, self.item_weights)
             matrix.diagonal().add_(penalties)
             negative_inverse_(matrix, l2)
             matrix.mul_(column_scales(matrix.diagonal().neg(), penalties, self.relax))
@@ -125,7 +112,8 @@ class EASE(ClosedFormRecommender):
 
     def fill(self, matrix: Tensor, histories: Histories) -> None:
         """Write what is to be inverted, but for the penalty, over ``matrix``: the co-occurrences."""
-        for rows, block in cooccurrence_blocks(histories, len(matrix), BLOCK_ROWS):
+        weights = None if self.user_weights is None else self.user_weights.cpu().numpy()
+        for rows, block in cooccurrence_blocks(histories, len(matrix), BLOCK_ROWS, user_weights=weights):
             matrix[rows] = torch.from_numpy(block.toarray())
 
     def score(self, histories: Histories) -> Tensor:

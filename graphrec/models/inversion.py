@@ -76,9 +76,17 @@ def negative_inverse_(matrix: Tensor, l2: float) -> Tensor:
     return matrix
 
 
-def item_penalties(counts: Tensor, l2: float, input_dropout: float) -> Tensor:
-    r"""Return :math:`\Lambda_j = \lambda + \frac{p}{1 - p} c_j` of each item that :math:`c_j` users took, float32."""
-    return counts * (input_dropout / (1 - input_dropout)) + l2
+def item_penalties(counts: Tensor, l2: float, input_dropout: float, weights: Tensor | None = None) -> Tensor:
+    r"""Return :math:`\Lambda_j = (\lambda + \frac{p}{1 - p} c_j) / v_j` of each item, float32.
+
+    Args:
+        counts: :math:`c_j`, how many users took it.
+        l2: λ.
+        input_dropout: p.
+        weights: :math:`v_j`; 1 where they are not given.
+    """
+    penalties = (counts * (input_dropout / (1 - input_dropout)) + l2).float()
+    return penalties if weights is None else penalties / weights
 
 
 def column_scales(diagonal: Tensor, penalties: Tensor, relax: float) -> Tensor:

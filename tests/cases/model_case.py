@@ -366,13 +366,15 @@ def watch_square_matrices(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -
     return living
 
 
-def relaxed(x: np.ndarray, l2: float, dropout: float, relax: float) -> np.ndarray:
+def relaxed(
+    x: np.ndarray, l2: float, dropout: float, relax: float, of_users: np.ndarray | float = 1.0, of_items: Any = 1.0
+) -> np.ndarray:
     """Return RDLAE's weights with a zero diagonal, by the papers' own steps in float64.
 
     Moon, Kim and Lee (2023): an item's multiplier is 0 where what it says of itself stays within the bound.
     """
-    gram = x.T @ x
-    penalties = l2 + dropout / (1 - dropout) * np.diag(gram)
+    gram = x.T @ (x * np.reshape(of_users, (-1, 1)))
+    penalties = (l2 + dropout / (1 - dropout) * np.diag(gram)) / of_items
     inverse = np.linalg.inv(gram + np.diag(penalties))
     free = 1 - np.diag(inverse) * penalties  # of itself, without a bound
     multipliers = np.where(free <= relax, 0.0, (1 - relax) / np.diag(inverse) - penalties)

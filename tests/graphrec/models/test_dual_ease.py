@@ -31,17 +31,23 @@ class TestRelaxedDualEASE(ClosedFormCase):
 @pytest.mark.parametrize("l2", [0.5, 10.0, 2000.0])
 @pytest.mark.parametrize("block_rows", [7, 1024])
 @pytest.mark.parametrize(("dropout", "relax"), [(0.0, 0.0), (0.4, 0.0), (0.0, 0.3), (0.2, 0.6)])
-def test_dual_ease_equals_ease(l2, block_rows, dropout, relax, monkeypatch):
+@pytest.mark.parametrize("weighted", ["", "user", "item", "user item"])
+def test_dual_ease_equals_ease(l2, block_rows, dropout, relax, weighted, monkeypatch):
     monkeypatch.setattr("graphrec.models.inversion.BLOCK_ROWS", block_rows)
     monkeypatch.setattr("graphrec.models.dual_ease.BLOCK_ROWS", block_rows)
     graph = planted(num_users=30, num_items=100)
     histories = train_histories(graph)
-    ours, theirs = (kind(graph.num_items, l2, dropout, relax) for kind in (DualEASE, EASE))
+    draw = torch.Generator().manual_seed(0)
+    of_users, of_items = (torch.rand(size, generator=draw) + 0.1 for size in (graph.num_users, graph.num_items))
+    weights_given = {"user_weights": of_users if "user" in weighted else None}
+    weights_given["item_weights"] = of_items if "item" in weighted else None
+    ours, theirs = (kind(graph.num_items, l2, dropout, relax, **weights_given) for kind in (DualEASE, EASE))
     ours.fit(histories)
     theirs.fit(histories)
     x = np.zeros((len(histories), graph.num_items))
     x[histories.rows, histories.items] = 1
-    weights = relaxed(x, l2, dropout, relax)
+    counted = [1.0 if given is None else given.double().numpy() for given in weights_given.values()]
+    weights = relaxed(x, l2, dropout, relax, *counted)
     # People of the training, and strangers: one item more than a user has, one less, somebody else's taste, none.
     first, other = histories.items[: histories.lengths[0]].tolist(), list(range(9))
     more = [*first, next(item for item in range(graph.num_items) if item not in first)]

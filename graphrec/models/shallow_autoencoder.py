@@ -1,0 +1,108 @@
+"""ShallowAutoencoder: what EASE has in common with its dual form."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from graphrec.errors import ArgumentError, check_range
+from graphrec.histories import Histories
+from graphrec.models.base import ClosedFormRecommender
+from graphrec.models.choices import one_or_several
+from kg_loaders import RecGraph
+from kg_loaders.joining import DOMAIN
+
+PENALTIES = (10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
+MOST_DROPPED = 0.99
+
+
+class ShallowAutoencoder(ClosedFormRecommender):
+    """The hyper-parameters of :class:`EASE` and :class:`DualEASE`, which say what they do.
+
+    Args:
+        num_items: Number of items.
+        l2: The penalty λ, above 0; or several values, all tried on validation. Without a validation, the one in the
+            middle is used.
+        input_dropout: The share p, within 0..0.99.
+        relax: The bound ξ, within 0..1.
+        user_weights: For how many each user counts, above 0, ``[num_users]``; ``None`` counts each once.
+        item_weights: By what the penalty of an item of a history is divided, above 0, ``[num_items]``; ``None``: by 1.
+
+    Raises:
+        ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range, or
+            weights are not positive numbers, one for each.
+    """
+
+    user_weights: Tensor | None
+    item_weights: Tensor | None
+
+    def __init__(
+        self,
+        num_items: int,
+        l2: float | Sequence[float] = PENALTIES,
+        input_dropout: float = 0.0,
+        relax: float = 0.0,
+        user_weights: Tensor | None = None,
+        item_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__(num_items)
+        self.l2 = one_or_several("l2", l2, 0.0, above=True)
+        check_range("input_dropout", input_dropout, 0.0, MOST_DROPPED)
+        check_range("relax", relax, 0.0, 1.0)
+        self.input_dropout = input_dropout
+        self.relax = relax
+        # Of the graph, not of training, so no part of the saved weights.
+        for name, weights in (("user_weights", user_weights), ("item_weights", item_weights)):
+            wrong = [] if weights is None else weights[~((weights > 0) & weights.isfinite())].tolist()
+            if wrong:
+                raise ArgumentError(f"{name} must be above 0 and finite, got {wrong[0]:g}")
+            self.register_buffer(name, weights, persistent=False)
+        if item_weights is not None and item_weights.shape != (num_items,):
+            raise ArgumentError(f"item_weights must be [{num_items}], got {list(item_weights.shape)}")
+        self.register_results()
+
+    @abstractmethod
+    def register_results(self) -> None:
+        """Make room for what fitting finds, see :meth:`ClosedFormRecommender.register_result`."""
+
+    @classmethod
+    def from_graph(cls, graph: RecGraph, *, source_weight: float = 1.0, **options: Any) -> Self:
+        r"""Make an unfitted model for a graph's items.
+
+        Args:
+            graph: Its users and items; those of a linked graph have the feature ``domain``.
+            source_weight: w, above 0. Each user of the source alone counts for w users; and items of the source alone
+                have the penalty :math:`\lambda / w` in a history. So small values let the source say little, whether
+                users or items are what it shares with the target.
+            options: The constructor's other keyword arguments.
+
+        Raises:
+            ArgumentError: ``source_weight`` is not above 0, or is not 1 and the graph is not a linked one.
+        """
+        if not 0 < source_weight < math.inf:
+            raise ArgumentError(f"source_weight must be above 0 and finite, got {source_weight!r}")
+        if source_weight == 1.0:
+            return cls(graph.num_items, **options)
+        weights: dict[str, Any] = {}
+        for name, features in (("user_weights", graph.user_features), ("item_weights", graph.item_features)):
+            if DOMAIN not in features:
+                raise ArgumentError(
+                    f"source_weight must be 1, got {source_weight:g}: {graph.name!r} is not made of two domains, see "
+                    "kg_loaders.link"
+                )
+            of_source = torch.from_numpy(features[DOMAIN].values == "source")
+            weights[name] = torch.where(of_source, source_weight, 1.0)
+        return cls(graph.num_items, **weights, **options)
+
+    def check_users(self, histories: Histories) -> None:
+        """Make sure that there is a history for each of ``user_weights``."""
+        if self.user_weights is not None and len(histories) != len(self.user_weights):
+            raise ArgumentError(
+                f"histories must be of all {len(self.user_weights)} users that user_weights are of, got "
+                f"{len(histories)}"
+            )
