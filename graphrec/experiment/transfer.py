@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ COMPARATORS = (
     "fbsm-source",
     "ease",
     "ease-union",
+    "ease-weighted",
     "cmf",
     "emcdr",
     "ptupcdr",
@@ -53,7 +55,8 @@ METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
 BRIDGES: dict[str, type[BridgedRecommender]] = {"emcdr": EMCDR, "ptupcdr": PTUPCDR}
 # How a bridge is trained unless told otherwise: small steps on few weights, and few users a step.
 BRIDGE_TRAIN: dict[str, Any] = {"epochs": 60, "batch_size": 128, "learning_rate": 3e-3, "eval_every": 5, "patience": 4}
-UNION = ("cmf", *BRIDGES)  # comparators that read both domains, whatever their names end with
+UNION = ("ease-weighted", "cmf", *BRIDGES)  # comparators that read both domains, whatever their names end with
+SOURCE_WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # that "ease-weighted" tries
 FINE_TUNE_RATE = 0.3  # of the learning rate, for weights that have learned already
 
 
@@ -81,13 +84,15 @@ class TransferStudy:
 
     - ``target-only``: :class:`InductiveKGAT` on the target.
     - ``joint``: one :class:`CrossDomainKGAT` on the union.
-    - ``target-only+ease``, ``joint+ease``: the same, blended with EASE on the same graph (:class:`Blend`).
+    - ``target-only+ease``, ``joint+ease``: the same, blended (:class:`Blend`) with ``ease`` and ``ease-weighted``.
     - ``fine-tuned``: trained on the source, then on with the target's users at a lower learning rate.
     - ``frozen-items``: the same, but only what a history's items weigh is trained on, and the gates of the domains.
     - ``zero-shot``: trained on the source alone; target users' histories are read, and no target pair is learned from.
     - ``popularity``, ``ease``, ``light-gcn``: on the target, or on the ``-union``; ``cmf`` is collective matrix
       factorisation, one factorisation of both domains' matrices with common users or items; ``content-knn`` learns
       nothing from interactions.
+    - ``ease-weighted``: EASE on the union, where validation chooses what the source weighs out of
+      :data:`SOURCE_WEIGHTS`; see :meth:`EASE.from_graph`.
     - ``fbsm-source``: :class:`FBSM`, content alone (``modalities`` of the options, and the KG), learned on the source.
       No target pair is learned from, nor chosen by: the penalty is, on a tenth of the source's items, all of whose
       pairs are held out (:func:`~kg_loaders.splits.carve_cold`).
@@ -120,7 +125,7 @@ class TransferStudy:
         self.trains = dict(trains or {})
         self.quiet = quiet
         self._before: tuple[int, Fitted] | None = None
-        self._penalties: dict[str, float] = {}  # that EASE chose, by comparator
+        self._chosen: dict[str, dict[str, float]] = {}  # options of EASE that validation chose, by comparator
         self._factors: dict[str, float] = {}  # that IALS chose on the target
 
     def fit(self, setting: str, seed: int = 0) -> Fitted:
@@ -160,12 +165,12 @@ class TransferStudy:
         return InductiveKGAT.from_graph(self.pair.target, **own)
 
     def _with_ease(self, setting: str, seed: int) -> Fitted:
-        """Fit the blend; the penalty of EASE is the one that EASE alone chooses."""
-        comparator = "ease-union" if setting == "joint" else "ease"
-        if comparator not in self._penalties:
+        """Fit the blend; the options of EASE are those that it chooses alone."""
+        comparator = "ease-weighted" if setting == "joint" else "ease"
+        if comparator not in self._chosen:
             self._comparator(comparator, seed)
         graph = self.pair.union if setting == "joint" else self.pair.target
-        ease = smaller_ease(graph).from_graph(graph, l2=self._penalties[comparator])
+        ease = smaller_ease(graph).from_graph(graph, **self._chosen[comparator])
         return self._fit(Blend(self._model(setting), ease), graph, self.train, seed)
 
     def _zero_shot(self, seed: int) -> Fitted:
@@ -202,6 +207,8 @@ class TransferStudy:
             return self._bridged(kind, seed)
         if setting == "fbsm-source":
             return self._content_alone(seed)
+        if setting == "ease-weighted":
+            return self._weighted_ease(seed)
         if kind == "content-knn" and not graph.num_triples:
             raise ArgumentError(f"setting must not be 'content-knn': {graph.name!r} has no knowledge graph")
         kinds: dict[str, type[Recommender]] = {
@@ -214,8 +221,25 @@ class TransferStudy:
         model = kinds[kind].from_graph(graph)
         fitted = self._fit(model, graph, self.trains.get(setting, self.trains.get(kind, self.train)), seed)
         if isinstance(model, EASE | DualEASE):
-            self._penalties[setting] = model.chosen_l2
+            self._chosen[setting] = {"l2": model.chosen_l2}
         return fitted
+
+    def _weighted_ease(self, seed: int) -> Fitted:
+        """Fit EASE to the union with the weight of the source, and the penalty, that are best on validation."""
+        graph, train = self.pair.union, self.trains.get("ease", self.train)
+        start = time.perf_counter()
+        if "ease-weighted" not in self._chosen:
+            best = -math.inf
+            for weight in SOURCE_WEIGHTS:
+                tried = smaller_ease(graph).from_graph(graph, source_weight=weight)
+                # By one seed, whichever comes first: a comparison that goes on must choose what it chose before.
+                trainer = Trainer(replace(train, refit=False), seed=0, quiet=self.quiet)
+                value = trainer.fit(tried, graph, self.evaluator(seed=0)).best_value
+                if value > best:
+                    best = value
+                    self._chosen["ease-weighted"] = {"l2": tried.chosen_l2, "source_weight": weight}
+        fitted = self._fit(smaller_ease(graph).from_graph(graph, **self._chosen["ease-weighted"]), graph, train, seed)
+        return Fitted(fitted.model, graph, time.perf_counter() - start)
 
     def _content_alone(self, seed: int) -> Fitted:
         """Learn on the source what goes with what, by content."""

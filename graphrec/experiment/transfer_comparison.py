@@ -24,11 +24,20 @@ from graphrec.experiment.files import make_folder, write_text
 from graphrec.experiment.reading import read_options, take_option
 from graphrec.experiment.report import Figure, Row, Table
 from graphrec.experiment.runner import RUNS, peak_memory_mb, reset_peak_memory
-from graphrec.experiment.transfer import COMPARATORS, CROSS_OPTIONS, METRICS, SETTINGS, TransferStudy, cold_split
+from graphrec.experiment.transfer import (
+    COMPARATORS,
+    CROSS_OPTIONS,
+    METRICS,
+    SETTINGS,
+    SOURCE_WEIGHTS,
+    TransferStudy,
+    cold_split,
+)
 from graphrec.training import TrainConfig
 from kg_loaders import LinkedPair, link, registry
 
 NUM_SAMPLES = 5_000  # resamples of the users
+WEIGHTED = ("ease-weighted", "joint+ease")  # what chooses a weight of the source
 RANDOM = ("cmf", "emcdr", "ptupcdr", "light-gcn", "light-gcn-union")  # comparators that another seed makes another
 
 LABELS = {
@@ -45,6 +54,7 @@ LABELS = {
     "fbsm-source": "FBSM on content, source only (zero-shot)",
     "ease": "EASE, target only",
     "ease-union": "EASE, union",
+    "ease-weighted": "EASE, union, source weighted",
     "cmf": "CMF (IALS on the union)",
     "emcdr": "EMCDR",
     "ptupcdr": "PTUPCDR",
@@ -70,9 +80,10 @@ def compare_transfer(
 ) -> Table:
     """Measure a linked pair in several settings over seeds, and return the table; see :class:`TransferStudy`.
 
-    Popularity and EASE, each on the target and EASE on the union, are always in. A figure is the mean over the target's
-    test users and seeds; interval and paired tests resample users, each with the mean over the seeds, and p-values are
-    corrected by Holm over the rows. Finished runs in ``out`` are taken as they are.
+    Popularity and EASE, each on the target and EASE on the union, are always in, and with ``joint+ease`` the EASE that
+    it is blended with. A figure is the mean over the target's test users and seeds; interval and paired tests resample
+    users, each with the mean over the seeds, and p-values are corrected by Holm over the rows. Finished runs in ``out``
+    are taken as they are.
 
     Args:
         pair: The linked pair; see :func:`kg_loaders.link`.
@@ -103,10 +114,11 @@ def compare_transfer(
         ['Popularity, target only', 'EASE, target only', 'EASE, union', 'InductiveKGAT, source + target']
     """
     always = ("popularity", "ease", "ease-union")
+    blended = ["ease-weighted"] if "joint+ease" in settings else []
     for name, chosen, allowed in (("settings", settings, SETTINGS), ("comparators", comparators, COMPARATORS)):
         for value in chosen:
             check_choice(name, value, allowed)
-    rows = list(dict.fromkeys([*(c for c in always if c not in comparators), *comparators, *settings]))
+    rows = list(dict.fromkeys([*(c for c in always if c not in comparators), *comparators, *blended, *settings]))
     reference = versus or rows[-1]
     check_choice("versus", reference, rows)
     metrics = tuple(dict.fromkeys([*metrics, metric]))
@@ -248,6 +260,8 @@ def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out
         make_folder(out, f"the folder --out {out}")
         content = [name, seed, study.pair.union.fingerprint, asdict(study.train), study.options]
         content += [{key: asdict(value) for key, value in study.trains.items()}, list(metrics)]
+        if name in WEIGHTED:
+            content.append(SOURCE_WEIGHTS)
         key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
         file = out / f"{re.sub('[^a-z0-9-]', '', name)}-seed{seed}-{key}.json"
         if file.is_file():

@@ -13,7 +13,7 @@ from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, ru
 from graphrec.histories import Histories
 from graphrec.models import FBSM, CrossDomainKGAT, InductiveKGAT, Popularity
 from graphrec.training import TrainConfig
-from kg_loaders import SPLITS
+from kg_loaders import SPLITS, Interactions, RecGraph, Vocabulary
 from kg_loaders.synthetic import planted
 
 TRAIN = TrainConfig(epochs=2, batch_size=64, learning_rate=0.01, select_by="ndcg@10")
@@ -114,6 +114,54 @@ def test_the_table_has_popularity_and_ease_and_tests_against_the_last_setting(tm
         for figure in row.figures.values():
             assert 0 <= figure.low <= figure.mean <= figure.high <= 1
     assert (tmp_path / "table.md").is_file()
+
+
+def shop(name, num_users, together):
+    """Users who take whole threes of 60 items, or as many items at random; the last of each user is held out."""
+    draw = np.random.default_rng(num_users)
+    threes = [3 * draw.choice(20, 3, replace=False) for _ in range(num_users)]
+    items = [
+        np.concatenate([three + i for i in draw.permutation(3)]) if together else draw.choice(60, 9, replace=False)
+        for three in threes
+    ]
+    order = [np.argsort(of_user) for of_user in items]
+    split = np.tile([0] * 7 + [1, 2], (num_users, 1))
+    return RecGraph(
+        users=Vocabulary([f"{name} {number}" for number in range(num_users)], "user"),
+        entities=Vocabulary([f"item {number}" for number in range(60)], "entity"),
+        num_items=60,
+        interactions=Interactions(
+            np.repeat(np.arange(num_users), 9),
+            np.concatenate([of_user[by] for of_user, by in zip(items, order, strict=True)]),
+            split=np.take_along_axis(split, np.stack(order), axis=1).ravel().astype(np.int8),
+        ),
+        name=name,
+    )
+
+
+def test_a_source_of_other_tastes_is_let_say_little_and_one_of_the_same_much():
+    target = shop("target", 30, together=True)
+    chosen = {}
+    for name, together in (("same", True), ("random", False)):
+        pair = kg_loaders.link(shop(name, 400, together), target, on="item")
+        study = TransferStudy(pair, replace(TRAIN, refit=False), OPTIONS)
+        model = study.fit("ease-weighted").model
+        chosen[name] = model.user_weights.min().item() if model.user_weights is not None else 1.0
+        blend = study.fit("joint+ease").model
+        assert blend.second.l2 == model.l2
+        torch.testing.assert_close(blend.second.user_weights, model.user_weights)
+        values = [
+            study.evaluator().evaluate(fitted.model, fitted.graph, split="valid").metrics["ndcg@10"]
+            for fitted in map(study.fit, ("ease-weighted", "ease-union"))
+        ]
+        assert values[0] >= values[1]
+    assert chosen["same"] >= 0.3 > 0.1 >= chosen["random"]
+
+
+def test_beside_a_blend_stands_the_closed_form_in_it():
+    table = compare_transfer(linked(), ["joint+ease"], seeds=[0], train=TRAIN, options=OPTIONS, quiet=True)
+    names = ("popularity", "ease", "ease-union", "ease-weighted", "joint+ease")
+    assert [row.label for row in table.rows] == [LABELS[name] for name in names]
 
 
 def test_finished_runs_are_taken_as_they_are(tmp_path, monkeypatch):
