@@ -26,7 +26,7 @@ HEAD_BYTES = 2**16  # and at most one more read of the socket
 IDLE_SECONDS = 15
 STOP_SECONDS = 20
 MOST_CONNECTIONS = 1000
-RETURN_SECONDS = 60.0  # between two times that freed memory goes back to the system
+RETURN_SECONDS = 5.0  # between two times that freed memory goes back to the system
 
 
 class _Protocol(HttpToolsProtocol):
