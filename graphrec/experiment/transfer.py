@@ -50,7 +50,9 @@ COMPARATORS = (
     "light-gcn",
     "light-gcn-union",
 )
+EASE_OPTIONS = ("input_dropout", "relax")  # of EASE alone
 CROSS_OPTIONS = ("source_weight", "target_dropout", "domain_gate", "user_prior")  # of CrossDomainKGAT alone
+NOT_CROSS = ("match_temperature", "sequence", "popularity_prior", "head")  # of InductiveKGAT, not of CrossDomainKGAT
 METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
 BRIDGES: dict[str, type[BridgedRecommender]] = {"emcdr": EMCDR, "ptupcdr": PTUPCDR}
 # How a bridge is trained unless told otherwise: small steps on few weights, and few users a step.
@@ -84,7 +86,8 @@ class TransferStudy:
 
     - ``target-only``: :class:`InductiveKGAT` on the target.
     - ``joint``: one :class:`CrossDomainKGAT` on the union.
-    - ``target-only+ease``, ``joint+ease``: the same, blended (:class:`Blend`) with ``ease`` and ``ease-weighted``.
+    - ``target-only+ease``, ``joint+ease``: the same, blended (:class:`Blend`) with EASE, that of ``joint+ease`` being
+      ``ease-weighted``.
     - ``fine-tuned``: trained on the source, then on with the target's users at a lower learning rate.
     - ``frozen-items``: the same, but only what a history's items weigh is trained on, and the gates of the domains.
     - ``zero-shot``: trained on the source alone; target users' histories are read, and no target pair is learned from.
@@ -92,7 +95,8 @@ class TransferStudy:
       factorisation, one factorisation of both domains' matrices with common users or items; ``content-knn`` learns
       nothing from interactions.
     - ``ease-weighted``: EASE on the union, where validation chooses what the source weighs out of
-      :data:`SOURCE_WEIGHTS`; see :meth:`EASE.from_graph`.
+      :data:`SOURCE_WEIGHTS`; see :meth:`EASE.from_graph`. Where it is blended it takes the options in ``ease``, and so
+      it does alone; ``ease`` and ``ease-union`` are plain.
     - ``fbsm-source``: :class:`FBSM`, content alone (``modalities`` of the options, and the KG), learned on the source.
       No target pair is learned from, nor chosen by: the penalty is, on a tenth of the source's items, all of whose
       pairs are held out (:func:`~kg_loaders.splits.carve_cold`).
@@ -103,6 +107,7 @@ class TransferStudy:
         pair: The linked pair.
         train: How gradient models are trained; a model of another kind takes what it needs.
         options: Keyword arguments of InductiveKGAT, and of CrossDomainKGAT in the settings that use the source.
+        ease: Those of EASE where it is weighted or blended, such as ``relax``.
         trains: Other training of a comparator, by its name.
         quiet: Show no progress.
 
@@ -118,14 +123,16 @@ class TransferStudy:
         options: Mapping[str, Any] | None = None,
         trains: Mapping[str, TrainConfig] | None = None,
         quiet: bool = True,
+        ease: Mapping[str, Any] | None = None,
     ) -> None:
         self.pair = pair
         self.train = TrainConfig(select_by="ndcg@10") if train is None else train
         self.options = dict(options or {})
         self.trains = dict(trains or {})
+        self.ease = dict(ease or {})
         self.quiet = quiet
         self._before: tuple[int, Fitted] | None = None
-        self._chosen: dict[str, dict[str, float]] = {}  # options of EASE that validation chose, by comparator
+        self._chosen: dict[bool, dict[str, float]] = {}  # what _best_ease chose on the target, and on the union
         self._factors: dict[str, float] = {}  # that IALS chose on the target
 
     def fit(self, setting: str, seed: int = 0) -> Fitted:
@@ -165,13 +172,27 @@ class TransferStudy:
         return InductiveKGAT.from_graph(self.pair.target, **own)
 
     def _with_ease(self, setting: str, seed: int) -> Fitted:
-        """Fit the blend; the options of EASE are those that it chooses alone."""
-        comparator = "ease-weighted" if setting == "joint" else "ease"
-        if comparator not in self._chosen:
-            self._comparator(comparator, seed)
+        """Fit the blend with the EASE that is best alone."""
         graph = self.pair.union if setting == "joint" else self.pair.target
-        ease = smaller_ease(graph).from_graph(graph, **self._chosen[comparator])
-        return self._fit(Blend(self._model(setting), ease), graph, self.train, seed)
+        return self._fit(Blend(self._model(setting), self._best_ease(graph)), graph, self.train, seed)
+
+    def _best_ease(self, graph: RecGraph) -> EASE | DualEASE:
+        """Return EASE, unfitted, with the penalty and the weight of the source that are best on validation."""
+        kind, is_union = smaller_ease(graph), graph is self.pair.union
+        if is_union not in self._chosen:
+            best = -math.inf
+            for weight in SOURCE_WEIGHTS if is_union else (1.0,):
+                tried = kind.from_graph(graph, source_weight=weight, **self.ease)
+                # By one seed, whichever comes first: a comparison that goes on must choose what it chose before.
+                trainer = Trainer(replace(self._train_of("ease"), refit=False), seed=0, quiet=self.quiet)
+                value = trainer.fit(tried, graph, self.evaluator(seed=0)).best_value
+                if value > best:
+                    best = value
+                    self._chosen[is_union] = {"l2": tried.chosen_l2, "source_weight": weight}
+        return kind.from_graph(graph, **{**self.ease, **self._chosen[is_union]})
+
+    def _train_of(self, comparator: str) -> TrainConfig:
+        return self.trains.get(comparator, self.trains.get(comparator.removesuffix("-union"), self.train))
 
     def _zero_shot(self, seed: int) -> Fitted:
         if self._before is None or self._before[0] != seed:
@@ -219,27 +240,12 @@ class TransferStudy:
             "content-knn": ContentKNN,
         }
         model = kinds[kind].from_graph(graph)
-        fitted = self._fit(model, graph, self.trains.get(setting, self.trains.get(kind, self.train)), seed)
-        if isinstance(model, EASE | DualEASE):
-            self._chosen[setting] = {"l2": model.chosen_l2}
-        return fitted
+        return self._fit(model, graph, self._train_of(setting), seed)
 
     def _weighted_ease(self, seed: int) -> Fitted:
-        """Fit EASE to the union with the weight of the source, and the penalty, that are best on validation."""
-        graph, train = self.pair.union, self.trains.get("ease", self.train)
         start = time.perf_counter()
-        if "ease-weighted" not in self._chosen:
-            best = -math.inf
-            for weight in SOURCE_WEIGHTS:
-                tried = smaller_ease(graph).from_graph(graph, source_weight=weight)
-                # By one seed, whichever comes first: a comparison that goes on must choose what it chose before.
-                trainer = Trainer(replace(train, refit=False), seed=0, quiet=self.quiet)
-                value = trainer.fit(tried, graph, self.evaluator(seed=0)).best_value
-                if value > best:
-                    best = value
-                    self._chosen["ease-weighted"] = {"l2": tried.chosen_l2, "source_weight": weight}
-        fitted = self._fit(smaller_ease(graph).from_graph(graph, **self._chosen["ease-weighted"]), graph, train, seed)
-        return Fitted(fitted.model, graph, time.perf_counter() - start)
+        fitted = self._fit(self._best_ease(self.pair.union), self.pair.union, self._train_of("ease"), seed)
+        return Fitted(fitted.model, fitted.graph, time.perf_counter() - start)
 
     def _content_alone(self, seed: int) -> Fitted:
         """Learn on the source what goes with what, by content."""

@@ -27,7 +27,9 @@ from graphrec.experiment.runner import RUNS, peak_memory_mb, reset_peak_memory
 from graphrec.experiment.transfer import (
     COMPARATORS,
     CROSS_OPTIONS,
+    EASE_OPTIONS,
     METRICS,
+    NOT_CROSS,
     SETTINGS,
     SOURCE_WEIGHTS,
     TransferStudy,
@@ -37,7 +39,7 @@ from graphrec.training import TrainConfig
 from kg_loaders import LinkedPair, link, registry
 
 NUM_SAMPLES = 5_000  # resamples of the users
-WEIGHTED = ("ease-weighted", "joint+ease")  # what chooses a weight of the source
+WEIGHED = ("ease-weighted", "target-only+ease", "joint+ease")  # what takes the best EASE for a graph
 RANDOM = ("cmf", "emcdr", "ptupcdr", "light-gcn", "light-gcn-union")  # comparators that another seed makes another
 
 LABELS = {
@@ -77,6 +79,7 @@ def compare_transfer(
     cold: NDArray[np.int64] | None = None,
     out: Path | None = None,
     quiet: bool = False,
+    ease: Mapping[str, Any] | None = None,
 ) -> Table:
     """Measure a linked pair in several settings over seeds, and return the table; see :class:`TransferStudy`.
 
@@ -100,6 +103,7 @@ def compare_transfer(
             column of ``metric`` for all others.
         out: Where the values of each run and the table go; nothing is written when not given.
         quiet: Show no progress.
+        ease: Keyword arguments of EASE where it is weighted or blended.
 
     Raises:
         ArgumentError: An unknown setting, metric, or one that the pair cannot have.
@@ -131,7 +135,7 @@ def compare_transfer(
         num_cold, num_others = int(is_cold.sum()), int((~is_cold).sum())
         if min(num_cold, num_others) < 2:
             raise ArgumentError(f"an interval takes two test users, got {num_cold} cold ones and {num_others} others")
-    study = TransferStudy(pair, train, options, trains, quiet=True)
+    study = TransferStudy(pair, train, options, trains, quiet=True, ease=ease)
     own_seeds = {name: seeds if name in (*SETTINGS, *RANDOM) else seeds[:1] for name in rows}
     runs: dict[tuple[str, int], _Run] = {}
     order = [(name, seed) for seed in seeds for name in rows if seed in own_seeds[name]]  # the source is learned once
@@ -190,7 +194,8 @@ def run_transfer(
 ) -> Table:
     """Link two data sets by name and compare; what ``graphrec transfer`` does.
 
-    The target is split, and gradient models are trained, by its committed configurations; LightGCN has its own.
+    The target is split, and gradient models are trained, by its committed configurations; LightGCN has its own. What
+    CrossDomainKGAT does not know of them is left out of all settings, and said.
 
     Args:
         source: Name or folder of the source.
@@ -209,18 +214,17 @@ def run_transfer(
     """
     if take_option(options, "model", "model.name")[1] is not None:
         raise ConfigError("--model is for one run; a transfer takes --settings and --comparators")
-    cross: list[str] = []
-    rest = list(options)
-    for name in CROSS_OPTIONS:
-        rest, value = take_option(rest, f"model.{name}")
-        if value is not None:
-            cross += [f"--model.{name}", value]
-    read = read_options(["--model", "CrossDomainKGAT", *cross], target).config.model.options
-    own = {name: read[name] for name in CROSS_OPTIONS if f"--model.{name}" in cross}
+    rest, own = _taken(options, target, "CrossDomainKGAT", CROSS_OPTIONS)
+    rest, given["ease"] = _taken(rest, target, "EASE", EASE_OPTIONS)
     config = read_options(["--model", FLAGSHIP, *rest], target).config
     if config.eval.metrics is not None and take_option(rest, "eval.metrics")[1] is not None:
         given.setdefault("metrics", config.eval.metrics)
     asked = dict(config.model.options)
+    for name in NOT_CROSS:
+        if take_option(rest, f"model.{name}")[1] is not None:
+            raise ConfigError(f"--model.{name} is not for a transfer: CrossDomainKGAT has none")
+        if value := asked.pop(name, None):
+            print(f"{name}={value} of {target}'s configuration is left out: CrossDomainKGAT has none", file=sys.stderr)
     graph = load_graph(config.data)
     config = resolve(config, graph)
     pair = link(registry.load(source), prepare(graph, config), **linking)
@@ -244,6 +248,18 @@ def run_transfer(
     return compare_transfer(pair, train=config.train, options={**asked, **own}, trains=trains, out=out, **given)
 
 
+def _taken(options: Sequence[str], target: str, model: str, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Take the options of one model out of others; return the rest, and their values."""
+    rest, found = list(options), dict[str, str]()
+    for name in names:
+        rest, value = take_option(rest, f"model.{name}")
+        if value is not None:
+            found[name] = value
+    words = [word for name, value in found.items() for word in (f"--model.{name}", value)]
+    read = read_options(["--model", model, *words], target).config.model.options
+    return rest, {name: read[name] for name in found}
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     """What is kept of a run: by metric, a value for each of the target's test users, in their order."""
@@ -260,8 +276,8 @@ def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out
         make_folder(out, f"the folder --out {out}")
         content = [name, seed, study.pair.union.fingerprint, asdict(study.train), study.options]
         content += [{key: asdict(value) for key, value in study.trains.items()}, list(metrics)]
-        if name in WEIGHTED:
-            content.append(SOURCE_WEIGHTS)
+        if name in WEIGHED:
+            content += [SOURCE_WEIGHTS, study.ease]
         key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
         file = out / f"{re.sub('[^a-z0-9-]', '', name)}-seed{seed}-{key}.json"
         if file.is_file():

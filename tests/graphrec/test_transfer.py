@@ -11,7 +11,7 @@ from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
 from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, run_transfer
 from graphrec.histories import Histories
-from graphrec.models import FBSM, CrossDomainKGAT, InductiveKGAT, Popularity
+from graphrec.models import EASE, FBSM, CrossDomainKGAT, DualEASE, InductiveKGAT, Popularity
 from graphrec.training import TrainConfig
 from kg_loaders import SPLITS, Interactions, RecGraph, Vocabulary
 from kg_loaders.synthetic import planted
@@ -249,6 +249,26 @@ def test_the_command_prints_the_table(tmp_path, capsys, monkeypatch):
     assert table["data"] == "far -> planted"
     assert main([*words, "--train.epochs", "1", "--cold-share", "0.2", "--out", str(tmp_path / "cold")]) == 0
     assert "users without a history there" in capsys.readouterr().out
+
+
+def test_what_a_committed_configuration_asks_of_one_domain_alone_is_left_out_and_said(tmp_path, capsys, monkeypatch):
+    graphs = {"ml-1m": linked().source, "ml-100k": planted(num_users=60, num_items=100, seed=2)}
+    load_by_name(graphs, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    words = ["ml-1m", "ml-100k", "--on", "user", "--settings", "joint,joint+ease", "--seeds", "1", "--model.dim", "8"]
+    words += ["--train.epochs", "1", "--train.eval_every", "1", "--model.relax", "0.3", "--model.input_dropout", "0.2"]
+    seen = []
+    fit = TransferStudy.fit
+    monkeypatch.setattr(TransferStudy, "fit", lambda study, *rest: seen.append(fit(study, *rest)) or seen[-1])
+    assert main(["transfer", *words]) == 0
+    said = capsys.readouterr()
+    assert "popularity_prior=16.0 of ml-100k's configuration is left out: CrossDomainKGAT has none" in said.err
+    assert LABELS["joint+ease"] in said.out
+    plain = [fitted.model for fitted in seen if isinstance(fitted.model, EASE | DualEASE)]
+    assert [(model.relax, model.input_dropout) for model in plain] == [(0.0, 0.0), (0.0, 0.0), (0.3, 0.2)]
+    assert seen[-1].model.second.relax == 0.3
+    with pytest.raises(ConfigError, match="--model.popularity_prior is not for a transfer: CrossDomainKGAT has none"):
+        run_transfer("ml-1m", "ml-100k", {"on": "user"}, ["--model.popularity_prior", "3"])
 
 
 @pytest.mark.parametrize(
