@@ -84,12 +84,12 @@ class Evaluator:
         seed: Decides the order of ties.
         batch_size: Users scored at once; when not given, chosen by
             :func:`~graphrec.evaluation.ranking.default_batch_size`.
-        candidates: Only the first so many items are ranked, such as those of a linked pair's target; all when not
-            given. Metrics of the whole catalogue or of the whole ranking do not go with it.
+        candidates: Only these items are ranked, or only the first so many, such as those of a linked pair's target; all
+            when not given. Metrics of the whole catalogue or of the whole ranking do not go with it.
 
     Raises:
-        ArgumentError: No metric, an unknown one, a bad cut-off, batch size or number of candidates, or a metric that
-            does not go with candidates.
+        ArgumentError: No metric, an unknown one, a bad cut-off or batch size, no or impossible candidates, or a metric
+            that does not go with candidates.
 
     Example:
         >>> from graphrec.models import Popularity
@@ -107,7 +107,7 @@ class Evaluator:
         metrics: Sequence[str] = DEFAULT_METRICS,
         seed: int = 0,
         batch_size: int | None = None,
-        candidates: int | None = None,
+        candidates: int | Sequence[int] | None = None,
     ) -> None:
         if isinstance(metrics, str) or not metrics:
             raise ArgumentError(f"metrics must be a list of names such as ['recall@20'], got {metrics!r}")
@@ -117,7 +117,12 @@ class Evaluator:
             full: parse(full) for name in metrics for full in expand(name)
         }
         if candidates is not None:
-            check_range("candidates", candidates, low=1)
+            if isinstance(candidates, int):
+                check_range("candidates", candidates, low=1)
+            else:
+                candidates = tuple(candidates)
+                check_range("number of candidates", len(candidates), low=1)
+                check_range("candidates", min(candidates), low=0)
             for name, (metric, _) in self.metrics.items():
                 if metric.scope != "user" or metric.needs_scores:
                     raise ArgumentError(f"metrics must look at the head of a list alone with candidates, got {name!r}")
@@ -173,11 +178,13 @@ class Evaluator:
         items = torch.empty(len(users), depth, dtype=torch.int64)
         places = torch.empty(2, int(num_relevant.sum()) if needs_scores else 0, dtype=torch.int64)
         asked = with_untaken(history, relevant, model.num_items) if needs_labels else None
+        left_out = self._left_out(model.num_items)
         labelled = torch.empty(2, 0 if asked is None else asked[0].items.numel(), dtype=torch.float64)
         row = pair = label = 0
         for part, batch, scores in score_batches(model, history, users, self.batch_size):
-            if self.candidates is not None:
-                scores = _only_first(scores, self.candidates)
+            if left_out is not None:
+                # A copy, since a model may hand out its own memory.
+                scores = scores.masked_fill(left_out.to(scores.device), -math.inf)
             items[row : row + len(part)] = best(model, scores, depth, batch, self.seed)[0]
             row += len(part)
             if needs_scores:
@@ -202,11 +209,16 @@ class Evaluator:
             labels = LabelledScores(labelled[0], labelled[1], half)
         return Ranking(items, hits, num_relevant, popularity, placed, labels)
 
-
-def _only_first(scores: Tensor, num_candidates: int) -> Tensor:
-    """Return the scores with all other items at ``-inf``; a copy, since a model may hand out its own memory."""
-    rest = scores.new_full((len(scores), max(scores.size(1) - num_candidates, 0)), -math.inf)
-    return torch.cat([scores[:, :num_candidates], rest], dim=1)
+    def _left_out(self, num_items: int) -> Tensor | None:
+        if self.candidates is None:
+            return None
+        left_out = torch.ones(num_items, dtype=torch.bool)
+        if isinstance(self.candidates, int):
+            left_out[: self.candidates] = False
+        else:
+            check_range("candidates", max(self.candidates), high=num_items - 1)
+            left_out[list(self.candidates)] = False
+        return left_out
 
 
 def _hits(items: Tensor, users: Tensor, relevant: Histories, num_items: int) -> Tensor:

@@ -99,7 +99,7 @@ class TransferStudy:
       it does alone; ``ease`` and ``ease-union`` are plain.
     - ``fbsm-source``: :class:`FBSM`, content alone (``modalities`` of the options, and the KG), learned on the source.
       No target pair is learned from, nor chosen by: the penalty is, on a tenth of the source's items, all of whose
-      pairs are held out (:func:`~kg_loaders.splits.carve_cold`).
+      pairs are held out (:func:`~kg_loaders.splits.carve_cold`), ranked among themselves.
     - ``emcdr``, ``ptupcdr``: a factorisation of each domain, and a bridge for users whom the target does not know; see
       :func:`cold_split`. The factorisations take what the target's alone chooses.
 
@@ -258,9 +258,12 @@ class TransferStudy:
         model = FBSM.from_graph(union, modalities=modalities, **encoder)
         graph = carve_cold(self.pair.source_only(), seed=seed)
         start = time.perf_counter()
-        # All users: few of the items of one are held out, among all others.
+        # All users: few of the items of one are held out. And these alone are ranked, as nobody took them: all items
+        # of the target are such.
         train = replace(self.train, refit=True, valid_users=0)
-        Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, Evaluator([self.train.select_by], seed=seed))
+        held_out = np.unique(graph.part("valid").item).tolist()
+        evaluator = Evaluator([self.train.select_by], seed=seed, candidates=held_out)
+        Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, evaluator)
         return Fitted(model, union, time.perf_counter() - start)
 
     def _bridged(self, kind: str, seed: int) -> Fitted:

@@ -232,5 +232,27 @@ def test_only_candidates_are_ranked_and_metrics_of_the_catalogue_are_refused():
     for metrics in (["coverage@10"], ["auc"]):
         with pytest.raises(ArgumentError, match="head of a list alone with candidates"):
             Evaluator(metrics, candidates=40)
-    with pytest.raises(ArgumentError, match="candidates"):
-        Evaluator(["recall@10"], candidates=0)
+    for wrong, told in ((0, "candidates must be >= 1"), ([], "number of candidates must be >= 1"), ([3, -1], ">= 0")):
+        with pytest.raises(ArgumentError, match=told):
+            Evaluator(["recall@10"], candidates=wrong)
+    with pytest.raises(ArgumentError, match="candidates must be <= 79, got 80"):
+        Evaluator(["recall@10"], candidates=[3, 80]).evaluate(model, graph, split="valid")
+
+
+def test_candidates_may_be_any_items():
+    graph = planted()
+    model = Popularity.from_graph(graph)
+    model.fit(Histories.from_interactions(graph.part("train"), graph.num_users))
+    of_first, of_list = (
+        Evaluator(["ndcg@10"], candidates=candidates).evaluate(model, graph, split="valid").per_user["ndcg@10"]
+        for candidates in (40, list(range(40)))
+    )
+    assert torch.equal(of_first, of_list)
+    asked = np.unique(graph.part("valid").item).tolist()
+    some, every = (
+        Evaluator(["recall@5"], candidates=given).evaluate(model, graph, split="valid") for given in (asked[::2], None)
+    )
+    held = graph.part("valid")
+    found = torch.isin(some.users, torch.from_numpy(held.user[np.isin(held.item, asked[::2])]))
+    assert not some.per_user["recall@5"][~found].any()
+    assert some.per_user["recall@5"][found].mean() > every.per_user["recall@5"][found].mean()
