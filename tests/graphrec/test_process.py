@@ -53,8 +53,9 @@ def test_freed_memory_goes_back_when_asked():
 
 
 @pytest.mark.parametrize("lives_long", [False, True])
+@pytest.mark.parametrize("blocks", [4, 24])
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator's settings are glibc's")
-def test_a_process_that_lives_long_keeps_little(lives_long):
+def test_a_process_that_lives_long_keeps_little(blocks, lives_long):
     program = textwrap.dedent(f"""
         import threading
         from graphrec.process import keep_little_memory, settle_process
@@ -66,7 +67,7 @@ def test_a_process_that_lives_long_keeps_little(lives_long):
             with open("/proc/self/statm") as file:
                 return int(file.read().split()[1]) * 4096
         def work():
-            blocks = [torch.ones(3_000_000) for _ in range(4)]
+            blocks = [torch.ones(12_000_000 // {blocks}) for _ in range({blocks})]
             del blocks
             print(resident() - before)
         thread = threading.Thread(target=work)

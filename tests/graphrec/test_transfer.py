@@ -12,7 +12,7 @@ from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, c
 from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, run_transfer
 from graphrec.histories import Histories
 from graphrec.models import EASE, FBSM, CrossDomainKGAT, DualEASE, InductiveKGAT, Popularity
-from graphrec.training import TrainConfig
+from graphrec.training import TrainConfig, Trainer
 from kg_loaders import SPLITS, Interactions, RecGraph, Vocabulary
 from kg_loaders.synthetic import planted
 
@@ -77,6 +77,16 @@ def test_content_alone_carries_tastes_to_items_that_nobody_took():
     lot = Popularity.from_graph(pair.target)
     lot.fit(Histories.from_lists([[]]))
     assert found > 1.5 * study.evaluator().evaluate(lot, pair.target, split="test").metrics["ndcg@10"]
+
+
+def test_what_content_learns_is_chosen_among_items_that_nobody_took(monkeypatch):
+    seen = []
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self, *rest: seen.append(rest) or fit(self, *rest))
+    TransferStudy(linked("entity"), TRAIN, OPTIONS).fit("fbsm-source")
+    [(_, graph, evaluator)] = seen
+    assert list(evaluator.candidates) == np.unique(graph.part("valid").item).tolist()
+    assert not np.isin(graph.part("train").item, evaluator.candidates).any()
 
 
 def test_one_seed_gives_one_result_whatever_was_fitted_before():
