@@ -26,12 +26,11 @@ class ShallowAutoencoder(ClosedFormRecommender):
 
     Args:
         num_items: Number of items.
-        l2: The penalty λ, above 0; or several values, all tried on validation. Without a validation, the one in the
-            middle is used.
-        input_dropout: The share p, within 0..0.99.
-        relax: The bound ξ, within 0..1.
-        user_weights: For how many each user counts, above 0, ``[num_users]``; ``None`` counts each once.
-        item_weights: By what the penalty of an item of a history is divided, above 0, ``[num_items]``; ``None``: by 1.
+        l2: λ, one value or several.
+        input_dropout: p.
+        relax: ξ.
+        user_weights: The diagonal of W.
+        item_weights: The diagonal of V.
 
     Raises:
         ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range, or
