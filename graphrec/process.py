@@ -7,7 +7,7 @@ import os
 
 # Parameters of glibc's mallopt(3).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -3, -4, -8
-LARGE_BYTES = 4 * 2**20
+LARGE_BYTES = 2**20
 _libc = ctypes.CDLL(None) if os.name == "posix" else None
 
 
@@ -26,15 +26,15 @@ def settle_process() -> None:
 def keep_little_memory() -> None:
     """Let a process that lives long keep little of what it frees, where :func:`settle_process` let it keep all.
 
-    Blocks of 4 MiB and more are the system's again when they are freed, and so is the end of a heap once as much of it
-    is free; what is freed amid blocks in use waits for :func:`return_freed_memory`. Threads that start from now on
+    Blocks of 1 MiB and more are the system's again when they are freed, and so is the end of a heap once 4 MiB of it
+    are free; what is freed amid blocks in use waits for :func:`return_freed_memory`. Threads that start from now on
     share two heaps, so that one takes what another has freed. Elsewhere than on glibc this does nothing.
     """
     _tune(
         (M_MMAP_THRESHOLD, LARGE_BYTES),
         (M_MMAP_MAX, 2**16),
-        (M_TOP_PAD, 2**20),
-        (M_TRIM_THRESHOLD, LARGE_BYTES),
+        (M_TOP_PAD, LARGE_BYTES),
+        (M_TRIM_THRESHOLD, 4 * LARGE_BYTES),
         (M_ARENA_MAX, 2),
     )
 

@@ -53,7 +53,7 @@ def test_freed_memory_goes_back_when_asked():
 
 
 @pytest.mark.parametrize("lives_long", [False, True])
-@pytest.mark.parametrize("blocks", [4, 8])
+@pytest.mark.parametrize("blocks", [4, 24])
 @pytest.mark.skipif(sys.platform != "linux", reason="the allocator's settings are glibc's")
 def test_a_process_that_lives_long_keeps_little(blocks, lives_long):
     program = textwrap.dedent(f"""
