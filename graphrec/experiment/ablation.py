@@ -9,7 +9,7 @@ from typing import Any
 from graphrec.experiment.config import RunConfig
 from kg_loaders import RecGraph
 
-# Options that switch a part on, their value without it (all of them count as false), and how the part is called.
+# Options that switch a part on, their value without it, and how the part is called.
 SWITCHES: tuple[tuple[str, Any, str], ...] = (
     ("sequence", 0, "sequence"),
     ("num_time_buckets", 0, "times"),
@@ -18,6 +18,7 @@ SWITCHES: tuple[tuple[str, Any, str], ...] = (
     ("co_neighbors", 0, "co-occurrences"),
     ("like_neighbors", 0, "likeness"),
     ("match_temperature", 0.0, "matching"),
+    ("members", 1, "further members"),
     ("drop_id", 0.0, "dropped ids"),
     ("side_features", (), "side features"),
     ("head", None, "head"),
@@ -55,7 +56,8 @@ def ablations(
             continue  # only what reads in order reads times
         if option == "recency" and config.model.name == "SLIST":
             continue  # a Blend has EASE without it; this is nothing but order
-        if config.model.options.get(option):
+        value = config.model.options.get(option)
+        if value and value != without:
             yield name, _with(config, **{option: without})
 
 

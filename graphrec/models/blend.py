@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
-from graphrec.models.base import ClosedFormRecommender, GradientRecommender
+from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
 from graphrec.models.content_ease import ContentEASE
 from graphrec.models.dual_ease import smaller_ease
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -33,7 +33,7 @@ class Blend(GradientRecommender):
     form is fitted when the first is trained and its optimiser gone (:meth:`complete`), as its matrix may need the
     memory; one trained by gradients is trained beside it, and shares nothing with it but the batches. :math:`w` is
     chosen on validation by going up from the middle of ``weights`` to the best neighbour, and is kept for the refit. A
-    blend may be the first model of another; its own weight is chosen first.
+    blend may be the first model of another; its own weight is chosen first, if there is more than one.
 
     Args:
         first: A model trained by gradients.
@@ -86,6 +86,7 @@ class Blend(GradientRecommender):
         weights: Sequence[float] = WEIGHTS,
         match_temperature: float = 0.0,
         match_weights: Sequence[float] = WEIGHTS,
+        members: int = 1,
         **options: Any,
     ) -> Self:
         """Make a blend of InductiveKGAT, that with ``match_temperature``, and a closed form: EASE, or SLIST.
@@ -104,12 +105,14 @@ class Blend(GradientRecommender):
             match_temperature: That of a second InductiveKGAT, which matches each item of a history by itself; 0 leaves
                 it out.
             match_weights: Its share beside the first, as ``weights``.
-            options: Keyword arguments of both InductiveKGAT; ``sequence`` is of the first alone, as matching knows no
+            members: How many times the first InductiveKGAT is trained, from other draws: their scores are averaged
+                (deep ensembles: Lakshminarayanan et al., NeurIPS 2017). Each costs what one costs.
+            options: Keyword arguments of every InductiveKGAT; ``sequence`` is of the first alone, as matching knows no
                 order.
 
         Raises:
-            ArgumentError: Both ``l2`` and ``match_temperature`` are 0, ``recency`` is given with what SLIST does not
-                know, or an argument is outside its range.
+            ArgumentError: There is but one model to blend, ``recency`` is given with what SLIST does not know, or an
+                argument is outside its range.
         """
         check_range("l2", l2, low=0.0)
         check_range("content_weight", content_weight, low=0.0)
@@ -119,15 +122,18 @@ class Blend(GradientRecommender):
         for name, value in of_ease.items():
             if value and recency:
                 raise ArgumentError(f"{name} and recency must not both be above 0: no closed form knows both")
-        if not l2 and not match_temperature:
-            raise ArgumentError("l2 and match_temperature must not both be 0: one model alone is no blend")
+        check_range("members", members, low=1)
         first: GradientRecommender = InductiveKGAT.from_graph(graph, **options)
+        for before in range(1, members):
+            first = cls(first, InductiveKGAT.from_graph(graph, **options), [1 / (before + 1)])
         if match_temperature:
             unordered = options | {"sequence": 0}
             matched = InductiveKGAT.from_graph(graph, match_temperature=match_temperature, **unordered)
-            if not l2:
-                return cls(first, matched, match_weights)
             first = cls(first, matched, match_weights)
+        if not l2:
+            if not isinstance(first, cls):
+                raise ArgumentError("l2 and match_temperature must not both be 0 with members=1: one model is no blend")
+            return first
         if recency:
             return cls(first, SLIST.from_graph(graph, l2=l2, recency=recency, alpha=alpha), weights)
         if not content_weight:
@@ -190,7 +196,7 @@ class Blend(GradientRecommender):
                 model.weight.fill_(model._middle)
         within = {}
         for name, model in (("first", self.first), ("second", self.second)):
-            if isinstance(model, GradientRecommender) and model.chooses:
+            if isinstance(model, GradientRecommender) and model.chooses and not _is_fixed(model):
                 within.update({f"{name}.{key}": value for key, value in model.choose(validate).items()})
         values: dict[int, float] = {}
 
@@ -212,7 +218,7 @@ class Blend(GradientRecommender):
         """Take the weights that :meth:`choose` found; see :meth:`GradientRecommender.set_chosen`."""
         self.weight.fill_(chosen["weight"])
         for name, model in (("first", self.first), ("second", self.second)):
-            if isinstance(model, GradientRecommender) and model.chooses:
+            if isinstance(model, GradientRecommender) and model.chooses and not _is_fixed(model):
                 inner = {key.removeprefix(f"{name}."): v for key, v in chosen.items() if key.startswith(f"{name}.")}
                 model.set_chosen(inner)
 
@@ -263,6 +269,11 @@ class Blend(GradientRecommender):
         if isinstance(self.second, GradientRecommender):
             loss = loss + self.second.loss(histories, generator)
         return loss
+
+
+def _is_fixed(model: Recommender) -> bool:
+    """Whether a model is a blend, alone or of blends, in which no weight is to be chosen."""
+    return isinstance(model, Blend) and all(len(m.weights) == 1 for m in model.modules() if isinstance(m, Blend))
 
 
 def _standardise(scores: Tensor, items: slice = slice(None)) -> Tensor:

@@ -122,11 +122,17 @@ def test_times_are_a_part_of_what_reads_in_order() -> None:
         InductiveKGAT.from_graph(GRAPH if left.data.kg == "full" else GRAPH.without_kg(), **left.model.options)
 
 
+def test_members_are_a_part_where_there_are_several() -> None:
+    assert parts("--model=Blend", "--model.members=2") == ["KG", "further members"]
+    assert parts("--model=Blend", "--model.members=1") == ["KG"]
+
+
 def test_a_blend_stays_a_blend_without_a_part() -> None:
     for options in (
         ["l2=0", "match_temperature=0.1"],
         ["l2=5", "content_weight=1", "modalities=[image]"],
         ["l2=5", "recency=2"],
+        ["l2=5", "members=2"],
     ):
         config = resolve(read_options(["--model=Blend", *(f"--model.{o}" for o in options)], "planted").config, GRAPH)
         left_over = [left for _, left in ablations(config, GRAPH, reads_kg=True)]

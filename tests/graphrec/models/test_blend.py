@@ -19,7 +19,7 @@ from cases.tiny_training import (
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
-from graphrec.models import EASE, SLIST, Blend, ContentEASE, DualEASE, SoftmaxMF
+from graphrec.models import EASE, SLIST, Blend, ContentEASE, DualEASE, InductiveKGAT, SoftmaxMF
 from graphrec.models import blend as blend_module
 from graphrec.training import Interrupted, TrainConfig, Trainer
 from kg_loaders.synthetic import planted
@@ -297,6 +297,44 @@ def test_a_blend_within_a_blend_chooses_first_and_keeps_its_choice():
     assert (float(model.first.weight), float(model.weight)) == (pytest.approx(0.2), 0.0)
 
 
+def test_members_are_drawn_apart_and_count_alike():
+    graph = planted_graph()
+    torch.manual_seed(0)
+    model = Blend.from_graph(graph, l2=0.0, members=3, dim=8).eval()
+    members = [model.first.first, model.first.second, model.second]
+    assert not torch.equal(members[0].item, members[1].item)
+    assert not torch.equal(members[1].item, members[2].item)
+    batch = histories_of(graph).select(torch.arange(9))
+    for member in members:
+        member.prepare(histories_of(graph))
+    with torch.no_grad():
+        standard = [blend_module._standardise(member.score(batch)) for member in members]
+        found = model.score(batch)
+    # But for the scale of the first two's mean.
+    two = blend_module._standardise(standard[0] + standard[1])
+    torch.testing.assert_close(found, (2 * two + standard[2]) / 3)
+
+
+def test_members_have_no_weight_to_choose():
+    model = Blend.from_graph(planted_graph(), l2=5.0, members=3, weights=[0.2, 0.4], dim=8)
+    asked = []
+    chosen = model.choose(lambda: asked.append(float(model.weight)) or -asked[-1])
+    assert chosen == {"weight": 0.2}
+    assert asked == pytest.approx([0.4, 0.2])
+    model.reset_parameters()
+    model.set_chosen(chosen)
+    weights = [float(blend.weight) for blend in model.modules() if isinstance(blend, Blend)]
+    assert weights == pytest.approx([0.2, 1 / 3, 1 / 2])
+
+
+@pytest.mark.parametrize("options", [{"match_temperature": 0.1}, {"recency": 2.0, "sequence": 1}])
+def test_members_stand_beside_other_models(options):
+    model = Blend.from_graph(planted_graph(), l2=5.0, members=2, dim=8, **options)
+    kinds = [type(part).__name__ for part in model.modules() if isinstance(part, InductiveKGAT | SLIST | EASE)]
+    closed = "SLIST" if "recency" in options else "EASE"
+    assert kinds == ["InductiveKGAT"] * (3 if "match_temperature" in options else 2) + [closed]
+
+
 @pytest.mark.parametrize(("num_users", "form"), [(30, DualEASE), (60, EASE)])
 def test_the_closed_form_is_the_one_that_inverts_the_smaller_matrix(num_users, form):
     graph = planted(num_users=num_users, num_items=50)
@@ -306,6 +344,8 @@ def test_the_closed_form_is_the_one_that_inverts_the_smaller_matrix(num_users, f
 def test_one_model_alone_is_no_blend():
     with pytest.raises(ArgumentError, match="must not both be 0"):
         Blend.from_graph(planted_graph(), l2=0.0)
+    with pytest.raises(ArgumentError, match="members must be >= 1, got 0"):
+        Blend.from_graph(planted_graph(), members=0)
 
 
 def test_it_serves_strangers_only_if_both_models_do():
