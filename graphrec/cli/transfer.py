@@ -22,9 +22,10 @@ Finished runs are taken as they are.
 
   SOURCE TARGET             known data sets, or folders; --data.OPTION says how the target is split
   --on, --by, --map, ...    what is the same in both, and how it is found
-  --settings A,B,...        target-only, target-only+ease, joint, joint+ease, fine-tuned, frozen-items, zero-shot
+  --settings A,B,...        target-only, target-only+ease, joint, joint+ease, fine-tuned, frozen-items, zero-shot,
+                            zero-shot+ease
   --comparators A,B,...     popularity, popularity-union, content-knn, fbsm-source, ease, ease-union, ease-weighted,
-                            cmf, emcdr, ptupcdr, light-gcn, light-gcn-union
+                            ease-source, cmf, emcdr, ptupcdr, light-gcn, light-gcn-union
   --seeds N                 seeds 0 to N-1, or a list such as 3,5,8
   --versus NAME             the setting or comparator to test the others against; the last setting when not given
   --target-share SHARE      keep only this share of the target's train and validation pairs

@@ -35,7 +35,16 @@ from graphrec.training import TrainConfig, Trainer
 from kg_loaders import LinkedPair, RecGraph
 from kg_loaders.splits import carve_cold, carve_valid
 
-SETTINGS = ("target-only", "target-only+ease", "joint", "joint+ease", "fine-tuned", "frozen-items", "zero-shot")
+SETTINGS = (
+    "target-only",
+    "target-only+ease",
+    "joint",
+    "joint+ease",
+    "fine-tuned",
+    "frozen-items",
+    "zero-shot",
+    "zero-shot+ease",
+)
 COMPARATORS = (
     "popularity",
     "popularity-union",
@@ -44,6 +53,7 @@ COMPARATORS = (
     "ease",
     "ease-union",
     "ease-weighted",
+    "ease-source",
     "cmf",
     "emcdr",
     "ptupcdr",
@@ -57,7 +67,12 @@ METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
 BRIDGES: dict[str, type[BridgedRecommender]] = {"emcdr": EMCDR, "ptupcdr": PTUPCDR}
 # How a bridge is trained unless told otherwise: small steps on few weights, and few users a step.
 BRIDGE_TRAIN: dict[str, Any] = {"epochs": 60, "batch_size": 128, "learning_rate": 3e-3, "eval_every": 5, "patience": 4}
-UNION = ("ease-weighted", "cmf", *BRIDGES)  # comparators that read both domains, whatever their names end with
+UNION = (
+    "ease-weighted",
+    "ease-source",
+    "cmf",
+    *BRIDGES,
+)  # comparators that read both domains, whatever their names end with
 SOURCE_WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # that "ease-weighted" tries
 FINE_TUNE_RATE = 0.3  # of the learning rate, for weights that have learned already
 
@@ -80,14 +95,14 @@ class Fitted:
 class TransferStudy:
     """Fits models to a linked pair in one of several settings, and measures them on the target.
 
-    In each of them the epochs and hyper-parameters are selected on the target's validation part, but for ``zero-shot``,
-    which is not to see the target and selects on a tenth of the source's pairs. All are measured on the target's test
+    In each of them the epochs and hyper-parameters are selected on the target's validation part, but for those that are
+    not to see the target, which select on a tenth of the source's pairs. All are measured on the target's test
     users with the target's items as candidates, ranked in full.
 
     - ``target-only``: :class:`InductiveKGAT` on the target.
     - ``joint``: one :class:`CrossDomainKGAT` on the union.
-    - ``target-only+ease``, ``joint+ease``: the same, blended (:class:`Blend`) with EASE, that of ``joint+ease`` being
-      ``ease-weighted``.
+    - ``target-only+ease``, ``joint+ease``, ``zero-shot+ease``: these, blended (:class:`Blend`) with EASE, that of
+      ``joint+ease`` being ``ease-weighted``, that of ``zero-shot+ease`` being ``ease-source``.
     - ``fine-tuned``: trained on the source, then on with the target's users at a lower learning rate.
     - ``frozen-items``: the same, but only what a history's items weigh is trained on, and the gates of the domains.
     - ``zero-shot``: trained on the source alone; target users' histories are read, and no target pair is learned from.
@@ -97,6 +112,7 @@ class TransferStudy:
     - ``ease-weighted``: EASE on the union, where validation chooses what the source weighs out of
       :data:`SOURCE_WEIGHTS`; see :meth:`EASE.from_graph`. Where it is blended it takes the options in ``ease``, and so
       it does alone; ``ease`` and ``ease-union`` are plain.
+    - ``ease-source``: EASE, with the options in ``ease``, learned on the source alone: what the common items say.
     - ``fbsm-source``: :class:`FBSM`, content alone (``modalities`` of the options, and the KG), learned on the source.
       No target pair is learned from, nor chosen by: the penalty is, on a tenth of the source's items, all of whose
       pairs are held out (:func:`~kg_loaders.splits.carve_cold`), ranked among themselves.
@@ -133,6 +149,7 @@ class TransferStudy:
         self.quiet = quiet
         self._before: tuple[int, Fitted] | None = None
         self._chosen: dict[bool, dict[str, float]] = {}  # what _best_ease chose on the target, and on the union
+        self._source_penalty: float | None = None  # that EASE chose on the source
         self._factors: dict[str, float] = {}  # that IALS chose on the target
 
     def fit(self, setting: str, seed: int = 0) -> Fitted:
@@ -150,6 +167,7 @@ class TransferStudy:
             "fine-tuned": lambda seed: self._after_source(seed, frozen=False),
             "frozen-items": lambda seed: self._after_source(seed, frozen=True),
             "zero-shot": self._zero_shot,
+            "zero-shot+ease": self._zero_shot_with_ease,
         }
         torch.manual_seed(seed)
         return settings[setting](seed) if setting in settings else self._comparator(setting, seed)
@@ -196,20 +214,43 @@ class TransferStudy:
 
     def _zero_shot(self, seed: int) -> Fitted:
         if self._before is None or self._before[0] != seed:
-            pair = self.pair
-            if not len(pair.shared_items) and not pair.union.num_triples:
-                raise ArgumentError(
-                    "setting must not be 'zero-shot', 'fine-tuned' or 'frozen-items' for a pair that shares neither "
-                    "items nor a knowledge graph: nothing learned of the source's items speaks of the target's"
-                )
-            model = CrossDomainKGAT.from_graph(pair.union, **{**self.options, "source_weight": 1.0})
-            # Measured while selecting: the source's own held-out pairs, over all items.
-            evaluator = Evaluator([self.train.select_by], seed=seed)
-            graph = carve_valid(pair.source_only(), seed=seed)
-            start = time.perf_counter()
-            Trainer(self.train, seed=seed, quiet=self.quiet).fit(model, graph, evaluator)
-            self._before = seed, Fitted(model, pair.union, time.perf_counter() - start)
+            self._before = seed, self._fit_to_source(self._source_model(), self.train, seed)
         return self._before[1]
+
+    def _zero_shot_with_ease(self, seed: int) -> Fitted:
+        return self._fit_to_source(Blend(self._source_model(), self._source_ease()), self.train, seed)
+
+    def _source_model(self) -> CrossDomainKGAT:
+        pair = self.pair
+        if not len(pair.shared_items) and not pair.union.num_triples:
+            raise ArgumentError(
+                "setting must not be 'zero-shot', 'zero-shot+ease', 'fine-tuned' or 'frozen-items' for a pair that "
+                "shares neither items nor a knowledge graph: nothing learned of the source's items speaks of the "
+                "target's"
+            )
+        return CrossDomainKGAT.from_graph(pair.union, **{**self.options, "source_weight": 1.0})
+
+    def _source_ease(self) -> EASE | DualEASE:
+        """Return EASE, unfitted, with the penalty that is best on the source."""
+        if not len(self.pair.shared_items):
+            raise ArgumentError(
+                "setting must not be 'ease-source' or 'zero-shot+ease' for a pair that shares no items: "
+                "EASE learns of no others"
+            )
+        source = self.pair.source_only()
+        kind = smaller_ease(source)
+        if self._source_penalty is None:
+            tried = kind.from_graph(source, **self.ease)
+            self._fit_to_source(tried, replace(self._train_of("ease"), refit=False), seed=0)  # as in _best_ease
+            self._source_penalty = tried.chosen_l2
+        return kind.from_graph(source, **{**self.ease, "l2": self._source_penalty})
+
+    def _fit_to_source(self, model: Recommender, train: TrainConfig, seed: int) -> Fitted:
+        """Fit without a pair of the target; what selects is a part of the source's own pairs, over all items."""
+        graph = carve_valid(self.pair.source_only(), seed=seed)
+        start = time.perf_counter()
+        Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, Evaluator([self.train.select_by], seed=seed))
+        return Fitted(model, self.pair.union, time.perf_counter() - start)
 
     def _after_source(self, seed: int, frozen: bool) -> Fitted:
         before = self._zero_shot(seed)
@@ -230,6 +271,8 @@ class TransferStudy:
             return self._content_alone(seed)
         if setting == "ease-weighted":
             return self._weighted_ease(seed)
+        if setting == "ease-source":
+            return self._fit_to_source(self._source_ease(), self._train_of("ease"), seed)
         if kind == "content-knn" and not graph.num_triples:
             raise ArgumentError(f"setting must not be 'content-knn': {graph.name!r} has no knowledge graph")
         kinds: dict[str, type[Recommender]] = {

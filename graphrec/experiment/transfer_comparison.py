@@ -39,7 +39,7 @@ from graphrec.training import TrainConfig
 from kg_loaders import LinkedPair, link, registry
 
 NUM_SAMPLES = 5_000  # resamples of the users
-WEIGHED = ("ease-weighted", "target-only+ease", "joint+ease")  # what takes the best EASE for a graph
+WITH_EASE = ("ease-weighted", "ease-source", "target-only+ease", "joint+ease", "zero-shot+ease")  # and its options
 RANDOM = ("cmf", "emcdr", "ptupcdr", "light-gcn", "light-gcn-union")  # comparators that another seed makes another
 
 LABELS = {
@@ -50,6 +50,7 @@ LABELS = {
     "fine-tuned": "InductiveKGAT, source, then target",
     "frozen-items": "InductiveKGAT, items frozen after source",
     "zero-shot": "InductiveKGAT, source only (zero-shot)",
+    "zero-shot+ease": "InductiveKGAT + EASE, source only (zero-shot)",
     "popularity": "Popularity, target only",
     "popularity-union": "Popularity, union",
     "content-knn": "ContentKNN",
@@ -57,6 +58,7 @@ LABELS = {
     "ease": "EASE, target only",
     "ease-union": "EASE, union",
     "ease-weighted": "EASE, union, source weighted",
+    "ease-source": "EASE, source only (zero-shot)",
     "cmf": "CMF (IALS on the union)",
     "emcdr": "EMCDR",
     "ptupcdr": "PTUPCDR",
@@ -276,7 +278,7 @@ def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out
         make_folder(out, f"the folder --out {out}")
         content = [name, seed, study.pair.union.fingerprint, asdict(study.train), study.options]
         content += [{key: asdict(value) for key, value in study.trains.items()}, list(metrics)]
-        if name in WEIGHED:
+        if name in WITH_EASE:
             content += [SOURCE_WEIGHTS, study.ease]
         key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
         file = out / f"{re.sub('[^a-z0-9-]', '', name)}-seed{seed}-{key}.json"

@@ -11,7 +11,7 @@ from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
 from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, run_transfer
 from graphrec.histories import Histories
-from graphrec.models import EASE, FBSM, CrossDomainKGAT, DualEASE, InductiveKGAT, Popularity
+from graphrec.models import EASE, FBSM, Blend, CrossDomainKGAT, DualEASE, InductiveKGAT, Popularity
 from graphrec.training import TrainConfig, Trainer
 from kg_loaders import SPLITS, Interactions, RecGraph, Vocabulary
 from kg_loaders.synthetic import planted
@@ -30,6 +30,11 @@ def linked(on="user", **rest):
     return kg_loaders.link(source, target, on=on, **rest)
 
 
+def with_shared_items():
+    """Two planted domains with a part of their items in common, and no user."""
+    return kg_loaders.link(planted(num_users=90, seed=1), planted(num_users=60, num_items=60), on="item", by="label")
+
+
 def test_every_setting_has_a_label():
     assert list(LABELS) == [*SETTINGS, *COMPARATORS]
 
@@ -38,7 +43,7 @@ def test_every_setting_has_a_label():
 def test_every_setting_is_measured_on_the_target_with_its_items_alone(setting):
     if setting in ("cmf", "emcdr", "ptupcdr"):
         pytest.importorskip("implicit", reason="the baselines extra is not installed")
-    pair = linked()
+    pair = with_shared_items() if setting in ("ease-source", "zero-shot+ease") else linked()
     study = TransferStudy(pair, TRAIN, OPTIONS)
     fitted = study.fit(setting)
     found = study.evaluator().evaluate(fitted.model, fitted.graph, split="test")
@@ -60,6 +65,31 @@ def test_zero_shot_learns_of_no_target_pair_and_fine_tuning_of_no_stranger():
     frozen = study.fit("frozen-items").model
     assert torch.equal(frozen.item, before.item)
     assert isinstance(study.fit("target-only").model, InductiveKGAT)
+
+
+def test_common_items_tell_strangers_of_the_source_what_goes_with_what():
+    pair = with_shared_items()
+    study = TransferStudy(pair, TRAIN, OPTIONS, ease={"relax": 0.3})
+    alone, both = study.fit("ease-source"), study.fit("zero-shot+ease")
+    assert isinstance(both.model, Blend)
+    torch.testing.assert_close(both.model.second.weight, alone.model.weight)
+    assert alone.model.relax == 0.3
+    assert alone.graph is both.graph is pair.union
+    other = replace(pair.target, interactions=pair.target.interactions[pair.target.interactions.split == 2])
+    blind = TransferStudy(
+        kg_loaders.link(pair.source, other, on="item", by="label"), TRAIN, OPTIONS, ease={"relax": 0.3}
+    )
+    torch.testing.assert_close(blind.fit("ease-source").model.weight, alone.model.weight)  # nothing of the target
+    evaluator = study.evaluator(["ndcg@10"])
+    charts = study.fit("popularity")
+    lowest = evaluator.evaluate(charts.model, charts.graph, split="test").metrics["ndcg@10"]
+    assert evaluator.evaluate(alone.model, alone.graph, split="test").metrics["ndcg@10"] > lowest
+
+
+def test_without_common_items_the_source_teaches_ease_nothing():
+    for setting in ("ease-source", "zero-shot+ease"):
+        with pytest.raises(ArgumentError, match="shares no items"):
+            TransferStudy(linked(), TRAIN, OPTIONS).fit(setting)
 
 
 def test_content_alone_carries_tastes_to_items_that_nobody_took():
