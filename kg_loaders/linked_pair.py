@@ -238,6 +238,14 @@ class LinkedPair:
         source = replace(self.source, interactions=pairs[~twin])
         return self._joined_anew(source, self.target, {**self.unlinked, **({TWIN_PAIRS: twins} if twins else {})})
 
+    def without_kg(self) -> LinkedPair:
+        """Return the pair with no triples in either graph; what is linked stays so."""
+        return self._joined_anew(self.source.without_kg(), self.target.without_kg(), self.unlinked)
+
+    def shuffled_kg(self, seed: int) -> LinkedPair:
+        """Return the pair with the tails of each graph permuted; see :meth:`RecGraph.shuffled_kg`."""
+        return self._joined_anew(self.source.shuffled_kg(seed), self.target.shuffled_kg(seed), self.unlinked)
+
     def _joined_anew(self, source: RecGraph, target: RecGraph, dropped: Mapping[str, int]) -> LinkedPair:
         """Return these graphs linked as before."""
         how = (self.on, self.by, self.matches, self.same_users, self.same_entities, self.review)

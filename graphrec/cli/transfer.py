@@ -12,9 +12,9 @@ USAGE = """\
 usage: graphrec transfer SOURCE TARGET --on user|item|entity|text [--by id|map|predicate|label|vectors] [--map FILE]
                          [--predicate IRI] [--labels FEATURE,...] [--vectors FEATURE] [--threshold T]
                          [--on-ambiguous raise|review] [--settings A,B,...] [--comparators A,B,...] [--seeds N]
-                         [--metric METRIC] [--versus NAME] [--target-share SHARE] [--cold-share SHARE] [--without-twins]
-                         [--out DIR] [--data.OPTION VALUE] [--model.OPTION VALUE] [--train.OPTION VALUE]
-                         [--eval.metrics A,B,...] [--json]
+                         [--kg full,none,shuffled] [--metric METRIC] [--versus NAME] [--target-share SHARE]
+                         [--cold-share SHARE] [--without-twins] [--out DIR] [--data.OPTION VALUE] [--model.OPTION VALUE]
+                         [--train.OPTION VALUE] [--eval.metrics A,B,...] [--json]
 
 Link two data sets, fit models with and without the source, and measure all of them on the target's test users with the
 target's items as candidates: means over seeds with 95 % intervals, and paired tests. Popularity and EASE are always in.
@@ -27,6 +27,7 @@ Finished runs are taken as they are.
   --comparators A,B,...     popularity, popularity-union, content-knn, fbsm-source, ease, ease-union, ease-weighted,
                             ease-source, cmf, emcdr, ptupcdr, light-gcn, light-gcn-union
   --seeds N                 seeds 0 to N-1, or a list such as 3,5,8
+  --kg full,none,shuffled   a row each for what reads the knowledge graphs, of which both domains then have as much
   --versus NAME             the setting or comparator to test the others against; the last setting when not given
   --target-share SHARE      keep only this share of the target's train and validation pairs
   --cold-share SHARE        take the target history from this share of the common test users, and measure them
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> None:
         (given, "settings", _names),
         (given, "comparators", _names),
         (given, "seeds", _seeds),
+        (given, "kg", _names),
         (given, "metric", str),
         (given, "versus", str),
         (given, "target-share", _number("target-share")),

@@ -19,10 +19,11 @@ from torch import Tensor
 from graphrec.errors import ArgumentError, ConfigError, check_choice
 from graphrec.evaluation import combined_interval, paired_bootstrap_rows
 from graphrec.experiment.catalogue import FLAGSHIP, find_committed
-from graphrec.experiment.data import load_graph, prepare, resolve
+from graphrec.experiment.config import KgName
+from graphrec.experiment.data import load_graph, resolve, split_graph
 from graphrec.experiment.files import make_folder, write_text
 from graphrec.experiment.reading import read_options, take_option
-from graphrec.experiment.report import Figure, Row, Table
+from graphrec.experiment.report import KG_NAMES, Figure, Row, Table
 from graphrec.experiment.runner import RUNS, peak_memory_mb, reset_peak_memory
 from graphrec.experiment.transfer import (
     COMPARATORS,
@@ -40,6 +41,7 @@ from kg_loaders import LinkedPair, link, registry
 
 NUM_SAMPLES = 5_000  # resamples of the users
 WITH_EASE = ("ease-weighted", "ease-source", "target-only+ease", "joint+ease", "zero-shot+ease")  # and its options
+READ_KG = (*SETTINGS, "content-knn", "fbsm-source")
 RANDOM = ("cmf", "emcdr", "ptupcdr", "light-gcn", "light-gcn-union")  # comparators that another seed makes another
 
 LABELS = {
@@ -82,6 +84,7 @@ def compare_transfer(
     out: Path | None = None,
     quiet: bool = False,
     ease: Mapping[str, Any] | None = None,
+    kg: Sequence[KgName] = ("full",),
 ) -> Table:
     """Measure a linked pair in several settings over seeds, and return the table; see :class:`TransferStudy`.
 
@@ -106,6 +109,8 @@ def compare_transfer(
         out: Where the values of each run and the table go; nothing is written when not given.
         quiet: Show no progress.
         ease: Keyword arguments of EASE where it is weighted or blended.
+        kg: "full", "none", "shuffled" (with seed 0): a row each for what reads the knowledge graphs, of which both
+            domains then have as much; "none" is left out for what cannot do without. ``versus`` has the first.
 
     Raises:
         ArgumentError: An unknown setting, metric, or one that the pair cannot have.
@@ -124,9 +129,9 @@ def compare_transfer(
     for name, chosen, allowed in (("settings", settings, SETTINGS), ("comparators", comparators, COMPARATORS)):
         for value in chosen:
             check_choice(name, value, allowed)
-    rows = list(dict.fromkeys([*(c for c in always if c not in comparators), *comparators, *blended, *settings]))
-    reference = versus or rows[-1]
-    check_choice("versus", reference, rows)
+    names = list(dict.fromkeys([*(c for c in always if c not in comparators), *comparators, *blended, *settings]))
+    versus = versus or names[-1]
+    check_choice("versus", versus, names)
     metrics = tuple(dict.fromkeys([*metrics, metric]))
     seeds = tuple(dict.fromkeys(seeds))
     if not seeds:
@@ -137,50 +142,97 @@ def compare_transfer(
         num_cold, num_others = int(is_cold.sum()), int((~is_cold).sum())
         if min(num_cold, num_others) < 2:
             raise ArgumentError(f"an interval takes two test users, got {num_cold} cold ones and {num_others} others")
-    study = TransferStudy(pair, train, options, trains, quiet=True, ease=ease)
-    own_seeds = {name: seeds if name in (*SETTINGS, *RANDOM) else seeds[:1] for name in rows}
-    runs: dict[tuple[str, int], _Run] = {}
-    order = [(name, seed) for seed in seeds for name in rows if seed in own_seeds[name]]  # the source is learned once
-    for number, (name, seed) in enumerate(order, 1):
-        if not quiet:
-            print(f"run {number} of {len(order)}: {name}, seed {seed}", file=sys.stderr, flush=True)
-        runs[name, seed] = _run(study, name, seed, metrics, out)
-    values = {
-        name: {m: torch.stack([runs[name, s].per_user[m] for s in own_seeds[name]]) for m in metrics} for name in rows
+    studies = {
+        part: TransferStudy(_with_kg(pair, part), train, options, trains, quiet=True, ease=ease)
+        for part in _checked(kg, pair)
     }
+    entries = [
+        entry
+        for name in names
+        for entry in _entries(name, studies, seeds if name in (*SETTINGS, *RANDOM) else seeds[:1])
+    ]
+    reference = next((entry for entry in entries if entry.name == versus), None)
+    if reference is None:
+        raise ArgumentError(f"kg must hold 'full' or 'shuffled': {versus!r} cannot do without a knowledge graph")
+    order = [(entry, seed) for seed in seeds for entry in entries if seed in entry.seeds]  # the source is learned once
+    runs: dict[_Entry, list[_Run]] = {entry: [] for entry in entries}
+    for number, (entry, seed) in enumerate(order, 1):
+        if not quiet:
+            part = f", {KG_NAMES[entry.kg]}" if entry.kg else ""
+            print(f"run {number} of {len(order)}: {entry.name}{part}, seed {seed}", file=sys.stderr, flush=True)
+        runs[entry].append(_run(entry.study, entry.name, seed, metrics, out))
+    values = {entry: {m: torch.stack([run.per_user[m] for run in runs[entry]]) for m in metrics} for entry in entries}
     columns, whose = metrics, "of the target"
     if is_cold is not None:
         columns, whose = (*metrics, f"{metric}, others"), "of the target, users without a history there"
         for by_metric in values.values():
             by_metric[columns[-1]] = by_metric[metric][:, ~is_cold]
             by_metric.update({m: by_metric[m][:, is_cold] for m in metrics})
-    means = {name: by_metric[metric].mean(0) for name, by_metric in values.items()}
-    tests = paired_bootstrap_rows(
-        {name: mean for name, mean in means.items() if name != reference}, means[reference], NUM_SAMPLES
-    )
+    means = {entry.row_name: by_metric[metric].mean(0) for entry, by_metric in values.items()}
+    against = means.pop(reference.row_name)
+    tests = paired_bootstrap_rows(means, against, NUM_SAMPLES)
+    rows = [
+        Row(
+            LABELS[entry.name],
+            entry.kg,
+            entry.seeds,
+            {m: Figure(*combined_interval(values[entry][m], NUM_SAMPLES)) for m in columns},
+            None if entry is reference else tests[entry.row_name].p_holm,
+            sum(run.seconds for run in runs[entry]) / len(runs[entry]),
+            max(run.peak_memory_mb for run in runs[entry]),
+        )
+        for entry in entries
+    ]
     table = Table(
         f"{pair.source.name} -> {pair.target.name}",
         whose,
         "test",
         columns,
-        tuple(
-            Row(
-                LABELS[name],
-                "",
-                own_seeds[name],
-                {m: Figure(*combined_interval(values[name][m], NUM_SAMPLES)) for m in columns},
-                None if name == reference else tests[name].p_holm,
-                sum(runs[name, s].seconds for s in own_seeds[name]) / len(own_seeds[name]),
-                max(runs[name, s].peak_memory_mb for s in own_seeds[name]),
-            )
-            for name in rows
-        ),
+        tuple(rows),
         metric,
-        LABELS[reference],
+        rows[entries.index(reference)].label,
     )
     if out is not None:
         table.save(out)
     return table
+
+
+def _checked(kg: Sequence[KgName], pair: LinkedPair) -> tuple[KgName, ...]:
+    if not kg:
+        raise ArgumentError("kg must hold at least one of 'full', 'none', 'shuffled', got none")
+    for wanted in kg:
+        check_choice("kg", wanted, ("full", "none", "shuffled"))
+    if not pair.union.num_triples and set(kg) != {"full"}:
+        raise ArgumentError(f"kg must be 'full' for {pair.union.name!r}, which has no triples, got {', '.join(kg)}")
+    return tuple(dict.fromkeys(kg))
+
+
+def _with_kg(pair: LinkedPair, part: KgName) -> LinkedPair:
+    if part == "none":
+        return pair.without_kg()
+    return pair.shuffled_kg(0) if part == "shuffled" else pair
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """A row to be: a setting or comparator, and what it reads of the knowledge graphs, "" where nothing tells rows."""
+
+    name: str
+    kg: str
+    study: TransferStudy
+    seeds: tuple[int, ...]
+
+    @property
+    def row_name(self) -> str:
+        return f"{self.name} {self.kg}"
+
+
+def _entries(name: str, studies: Mapping[KgName, TransferStudy], seeds: tuple[int, ...]) -> list[_Entry]:
+    first, *others = studies
+    if name not in READ_KG or (first == "full" and not others):
+        return [_Entry(name, "", studies[first], seeds)]
+    needs_kg = name == "content-knn" or (name == "fbsm-source" and not studies[first].options.get("modalities"))
+    return [_Entry(name, part, study, seeds) for part, study in studies.items() if part != "none" or not needs_kg]
 
 
 def run_transfer(
@@ -216,6 +268,8 @@ def run_transfer(
     """
     if take_option(options, "model", "model.name")[1] is not None:
         raise ConfigError("--model is for one run; a transfer takes --settings and --comparators")
+    if take_option(options, "data.kg")[1] is not None:
+        raise ConfigError("--data.kg is for one run; a transfer takes --kg, which is of both domains")
     rest, own = _taken(options, target, "CrossDomainKGAT", CROSS_OPTIONS)
     rest, given["ease"] = _taken(rest, target, "EASE", EASE_OPTIONS)
     config = read_options(["--model", FLAGSHIP, *rest], target).config
@@ -229,7 +283,8 @@ def run_transfer(
             print(f"{name}={value} of {target}'s configuration is left out: CrossDomainKGAT has none", file=sys.stderr)
     graph = load_graph(config.data)
     config = resolve(config, graph)
-    pair = link(registry.load(source), prepare(graph, config), **linking)
+    given.setdefault("kg", (config.data.kg,))
+    pair = link(registry.load(source), split_graph(graph, config.data), **linking)
     if without_twins:
         pair = pair.without_twins()
     problems = [finding for finding in pair.audit() if finding.verdict == "problem"]

@@ -156,6 +156,59 @@ def test_the_table_has_popularity_and_ease_and_tests_against_the_last_setting(tm
     assert (tmp_path / "table.md").is_file()
 
 
+def test_what_reads_the_kg_has_a_row_for_each_part_of_it(monkeypatch):
+    seen = []
+    fit = Trainer.fit
+
+    def spy(self, model, graph, *rest):
+        seen.append((type(model).__name__, graph.num_triples))
+        return fit(self, model, graph, *rest)
+
+    monkeypatch.setattr(Trainer, "fit", spy)
+    pair = linked()
+    table = compare_transfer(
+        pair,
+        ["target-only", "joint"],
+        ["content-knn"],
+        seeds=[0],
+        train=TRAIN,
+        options=OPTIONS,
+        kg=["full", "none", "shuffled"],
+        quiet=True,
+    )
+    rows = [(row.model, row.kg) for row in table.rows]
+    assert rows == [
+        *((LABELS[name], "") for name in ("popularity", "ease", "ease-union")),
+        *((LABELS["content-knn"], kg) for kg in ("full", "shuffled")),
+        *((LABELS[name], kg) for name in ("target-only", "joint") for kg in ("full", "none", "shuffled")),
+    ]
+    assert table.reference == f"{LABELS['joint']}, with KG"
+    joint = [triples for model, triples in seen if model == "CrossDomainKGAT"]
+    alone = [triples for model, triples in seen if model == "InductiveKGAT"]
+    assert joint == [pair.union.num_triples, 0, pair.shuffled_kg(0).union.num_triples]
+    assert alone == [pair.target.num_triples, 0, pair.target.shuffled_kg(0).num_triples]
+
+
+def test_one_part_of_the_kg_is_read_by_all(monkeypatch):
+    table = compare_transfer(
+        linked(), ["joint"], ["content-knn"], seeds=[0], train=TRAIN, options=OPTIONS, kg=["none"], quiet=True
+    )
+    assert [(row.model, row.kg) for row in table.rows][-1] == (LABELS["joint"], "none")
+    assert LABELS["content-knn"] not in [row.model for row in table.rows]
+    with pytest.raises(ArgumentError, match="'content-knn' cannot do without a knowledge graph"):
+        compare_transfer(linked(), ["joint"], ["content-knn"], seeds=[0], kg=["none"], versus="content-knn", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("kg", "message"),
+    [([], "got none"), (["half"], "'half'"), (["none"], r"kg must be 'full' for '.*', which has no triples")],
+)
+def test_a_wrong_part_of_the_kg_is_named(kg, message):
+    pair = linked().without_kg()
+    with pytest.raises(ArgumentError, match=message):
+        compare_transfer(pair, ["joint"], kg=kg, quiet=True)
+
+
 def shop(name, num_users, together):
     """Users who take whole threes of 60 items, or as many items at random; the last of each user is held out."""
     draw = np.random.default_rng(num_users)
@@ -374,6 +427,7 @@ def test_one_cold_user_is_refused_before_anything_is_trained():
         (["--model.source_weight", "much"], "source_weight"),
         (["--model.user_prior", "1"], "user_prior"),
         (["--model", "EASE"], "--model is for one run; a transfer takes --settings and --comparators"),
+        (["--data.kg", "none"], "--data.kg is for one run; a transfer takes --kg"),
     ],
 )
 def test_options_are_checked_before_anything_is_read(options, message):

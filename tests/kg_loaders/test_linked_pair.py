@@ -52,6 +52,19 @@ def test_the_source_alone_knows_no_pair_of_the_target_but_test():
     assert not before.has_split("valid")
 
 
+def test_the_kg_of_both_is_left_out_or_shuffled_and_the_link_stays():
+    pair = link(planted(num_users=40, seed=1), random_split(planted()), on="item", by="label").keep_target(0.5)
+    none, shuffled = pair.without_kg(), pair.shuffled_kg(3)
+    assert none.source.num_triples == none.target.num_triples == none.union.num_triples == 0
+    assert shuffled.source == pair.source.shuffled_kg(3)
+    assert shuffled.target == pair.target.shuffled_kg(3)
+    assert shuffled.union != pair.union
+    for other in (none, shuffled):
+        assert replace(other.union, triples=pair.union.triples) == pair.union
+        np.testing.assert_array_equal(other.matches, pair.matches)
+        assert other.dropped == pair.dropped
+
+
 def test_another_target_must_have_the_same_users_and_items():
     pair = link(*books_and_films(), on="user")
     with pytest.raises(GraphError, match="the same users, items and entities"):
