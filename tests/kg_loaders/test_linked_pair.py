@@ -62,7 +62,7 @@ def test_the_kg_of_both_is_left_out_or_shuffled_and_the_link_stays():
     for other in (none, shuffled):
         assert replace(other.union, triples=pair.union.triples) == pair.union
         np.testing.assert_array_equal(other.matches, pair.matches)
-        assert other.dropped == pair.dropped
+        assert other.unlinked == pair.unlinked
 
 
 def test_another_target_must_have_the_same_users_and_items():
