@@ -38,6 +38,7 @@ COMBINATIONS = {
         (*EASE, "--model.match_temperature=0.1", "--model.content_weight=1", *SEQUENCE, *CONTENT, *PRIOR),
         set(),
     ),
+    "blend of members, content": ("Blend", ("--model.l2=0", "--model.members=3", *CONTENT), set()),
     "blend of order, head": ("Blend", (*EASE, *SEQUENCE, *HEAD), set()),
     "SASRec": ("SASRec", ("--model.max_length=20",), set()),
 }

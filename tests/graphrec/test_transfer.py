@@ -342,6 +342,11 @@ def test_the_command_prints_the_table(tmp_path, capsys, monkeypatch):
     assert table["data"] == "far -> planted"
     assert main([*words, "--train.epochs", "1", "--cold-share", "0.2", "--out", str(tmp_path / "cold")]) == 0
     assert "users without a history there" in capsys.readouterr().out
+    assert main([*words, "--train.epochs", "1", "--kg", "none,full", "--out", str(tmp_path / "kg"), "--json"]) == 0
+    printed = capsys.readouterr()
+    rows = [(row["model"], row["kg"]) for row in json.loads(printed.out)["rows"]]
+    assert rows[-2:] == [(LABELS["joint"], "none"), (LABELS["joint"], "full")]
+    assert "run 4 of 5: joint, no KG, seed 0" in printed.err
 
 
 def test_what_a_committed_configuration_asks_of_one_domain_alone_is_left_out_and_said(tmp_path, capsys, monkeypatch):
