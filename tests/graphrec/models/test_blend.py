@@ -327,6 +327,17 @@ def test_members_have_no_weight_to_choose():
     assert weights == pytest.approx([0.2, 1 / 3, 1 / 2])
 
 
+def test_the_weight_beside_members_is_chosen_all_the_same():
+    shares = {"weights": [0.0, 0.5], "match_weights": [0.2, 0.4]}
+    model = Blend.from_graph(planted_graph(), match_temperature=0.1, members=2, dim=8, **shares)
+    chosen = model.choose(lambda: -float(model.weight) - float(model.first.weight))
+    assert chosen == {"first.weight": 0.2, "weight": 0.0}
+    model.reset_parameters()
+    model.set_chosen(chosen)
+    assert float(model.first.weight) == pytest.approx(0.2)
+    assert float(model.first.first.weight) == 0.5
+
+
 @pytest.mark.parametrize("options", [{"match_temperature": 0.1}, {"recency": 2.0, "sequence": 1}])
 def test_members_stand_beside_other_models(options):
     model = Blend.from_graph(planted_graph(), l2=5.0, members=2, dim=8, **options)
