@@ -16,6 +16,7 @@ from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.run_info import current_commit
 from graphrec.models.base import Recommender
+from graphrec.process import return_freed_memory
 from graphrec.training import TensorBoardWriter, Trainer, TrainResult, tensorboard_installed
 from graphrec.training.weights_and_biases import WandbWriter, check_wandb
 from kg_loaders import RecGraph
@@ -130,7 +131,8 @@ def training_log(folder: Path, writer: WandbWriter | None = None) -> Iterator[Ca
 
 
 def reset_peak_memory() -> None:
-    """Start counting :func:`peak_memory_mb` anew, where the system can."""
+    """Start counting :func:`peak_memory_mb` anew, without what earlier runs freed, where the system can."""
+    return_freed_memory()
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

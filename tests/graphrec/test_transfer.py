@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -262,6 +263,14 @@ def test_finished_runs_are_taken_as_they_are(tmp_path, monkeypatch):
     first = compare_transfer(linked(), ["joint"], **options)
     monkeypatch.setattr(TransferStudy, "fit", lambda *_: pytest.fail("nothing is left to fit"))
     assert compare_transfer(linked(), ["joint"], **options).to_csv() == first.to_csv()
+
+
+def test_a_run_with_other_options_of_its_closed_form_is_another(tmp_path):
+    options = {"seeds": [0], "train": TRAIN, "options": OPTIONS, "out": tmp_path, "quiet": True}
+    for relax in (0.0, 0.3):
+        compare_transfer(with_shared_items(), ["zero-shot+ease"], ["ease-source"], ease={"relax": relax}, **options)
+    kept = Counter(path.name.split("-seed")[0] for path in tmp_path.glob("*.json"))
+    assert kept == {"popularity": 1, "ease": 1, "ease-union": 1, "ease-source": 2, "zero-shotease": 2}
 
 
 def test_wrong_arguments_are_named():

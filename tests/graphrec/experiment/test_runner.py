@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import mmap
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,3 +186,23 @@ def test_peak_memory_sees_what_was_used_since_the_reset() -> None:
     with mmap.mmap(-1, 100_000_000) as block:
         block.write(bytes(100_000_000))
         assert peak_memory_mb() > before + 90
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the heap that keeps what is freed is glibc's")
+def test_peak_memory_does_not_count_what_an_earlier_run_freed() -> None:
+    program = textwrap.dedent("""
+        from graphrec.process import settle_process
+        settle_process()
+        import torch
+        from graphrec.experiment.runner import peak_memory_mb, reset_peak_memory
+
+        reset_peak_memory()
+        before = peak_memory_mb()
+        blocks = [torch.ones(16_384) for _ in range(3_000)]  # 200 MB
+        kept = blocks[::300]
+        del blocks
+        reset_peak_memory()
+        print(peak_memory_mb() - before)
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 100
