@@ -67,12 +67,8 @@ METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
 BRIDGES: dict[str, type[BridgedRecommender]] = {"emcdr": EMCDR, "ptupcdr": PTUPCDR}
 # How a bridge is trained unless told otherwise: small steps on few weights, and few users a step.
 BRIDGE_TRAIN: dict[str, Any] = {"epochs": 60, "batch_size": 128, "learning_rate": 3e-3, "eval_every": 5, "patience": 4}
-UNION = (
-    "ease-weighted",
-    "ease-source",
-    "cmf",
-    *BRIDGES,
-)  # comparators that read both domains, whatever their names end with
+# Comparators that read both domains, whatever their names end with.
+UNION = ("ease-weighted", "ease-source", "cmf", *BRIDGES)
 SOURCE_WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # that "ease-weighted" tries
 FINE_TUNE_RATE = 0.3  # of the learning rate, for weights that have learned already
 
