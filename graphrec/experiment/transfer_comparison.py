@@ -203,7 +203,8 @@ def _checked(kg: Sequence[KgName], pair: LinkedPair) -> tuple[KgName, ...]:
     for wanted in kg:
         check_choice("kg", wanted, ("full", "none", "shuffled"))
     if not pair.union.num_triples and set(kg) != {"full"}:
-        raise ArgumentError(f"kg must be 'full' for {pair.union.name!r}, which has no triples, got {', '.join(kg)}")
+        named = ", ".join(map(repr, kg))
+        raise ArgumentError(f"kg must be 'full' for {pair.union.name!r}, which has no triples, got {named}")
     return tuple(dict.fromkeys(kg))
 
 
