@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from graphrec.errors import ArgumentError, ConfigError, check_choice
+from graphrec.errors import ArgumentError, ConfigError
 from graphrec.experiment.ablation import ablations
 from graphrec.experiment.catalogue import FLAGSHIP
 from graphrec.experiment.comparison_rows import Group, metrics_of, rows_of
-from graphrec.experiment.config import KgName, RunConfig, reads_kg, resolve_model
+from graphrec.experiment.config import KgName, RunConfig, check_kg, reads_kg, resolve_model
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.reading import read_options, split_model_options, take_option
@@ -84,10 +84,7 @@ def compare(
     seeds = tuple(dict.fromkeys(seeds))
     if not seeds:
         raise ArgumentError("seeds must hold at least one seed, got none")
-    if not kg:
-        raise ArgumentError("kg must hold at least one of 'full', 'none', 'shuffled', got none")
-    for wanted in kg:
-        check_choice("kg", wanted, ("full", "none", "shuffled"))
+    check_kg(kg)
     reference = resolve_model(versus or list(models)[-1])
     if reference not in chosen:
         raise ConfigError(f"versus must be one of the compared models {', '.join(chosen)}, got {versus!r}")

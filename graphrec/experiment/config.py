@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from graphrec.errors import ConfigError
+from graphrec.errors import ArgumentError, ConfigError, check_choice
 from graphrec.training.config import TrainConfig
 
 SplitName = Literal["given", "random", "leave-last", "temporal", "carve", "carve-last"]
@@ -215,6 +215,18 @@ def reads_kg(model: str) -> bool:
     from graphrec.models import MODELS
 
     return any("triples" in inspect.signature(source).parameters for source in MODELS[model].configured_by())
+
+
+def check_kg(kg: Sequence[str]) -> None:
+    """Make sure that the rows of a comparison read one or more of the parts of a knowledge graph that there are.
+
+    Raises:
+        ArgumentError: There is none, or an unknown one.
+    """
+    if not kg:
+        raise ArgumentError("kg must hold at least one of 'full', 'none', 'shuffled', got none")
+    for wanted in kg:
+        check_choice("kg", wanted, typing.get_args(KgName))
 
 
 def simplified(name: str) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 from graphrec.errors import ArgumentError, ConfigError, check_choice
 from graphrec.evaluation import combined_interval, paired_bootstrap_rows
 from graphrec.experiment.catalogue import FLAGSHIP, find_committed
-from graphrec.experiment.config import KgName
+from graphrec.experiment.config import KgName, check_kg
 from graphrec.experiment.data import load_graph, resolve, split_graph
 from graphrec.experiment.files import make_folder, write_text
 from graphrec.experiment.reading import read_options, take_option
@@ -198,10 +198,7 @@ def compare_transfer(
 
 
 def _checked(kg: Sequence[KgName], pair: LinkedPair) -> tuple[KgName, ...]:
-    if not kg:
-        raise ArgumentError("kg must hold at least one of 'full', 'none', 'shuffled', got none")
-    for wanted in kg:
-        check_choice("kg", wanted, ("full", "none", "shuffled"))
+    check_kg(kg)
     if not pair.union.num_triples and set(kg) != {"full"}:
         named = ", ".join(map(repr, kg))
         raise ArgumentError(f"kg must be 'full' for {pair.union.name!r}, which has no triples, got {named}")
