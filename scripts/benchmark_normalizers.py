@@ -117,7 +117,7 @@ def trained(data: str, options: dict[str, Any], seed: int) -> dict[str, float]:
     (file,) = (f for f in committed_files() if f.parent.name == data and f.stem == "inductive_kgat")
     config = read_options(["--config", str(file)]).config
     graph = kg_loaders.load(data)
-    config = resolve(replace(config, seed=seed, train=replace(config.train, refit=False)), graph)
+    config = resolve(replace(config, seed=seed, train=config.train.without_refit()), graph)
     graph = prepare(graph, config)
     model = build_model(config, graph)
     assert isinstance(model, InductiveKGAT)

@@ -93,7 +93,7 @@ def time_steps(name: str, peer: Peer, steps: int) -> Training:
 def train_ours(config: RunConfig, graph: RecGraph) -> Training:
     """Train as the configuration says, with a validation after each epoch."""
     model = build_model(config, graph)
-    trainer = Trainer(replace(config.train, refit=False, eval_every=1), seed=config.seed, quiet=True)
+    trainer = Trainer(replace(config.train.without_refit(), eval_every=1), seed=config.seed, quiet=True)
     evaluator = Evaluator([config.train.select_by], seed=config.seed)
     result = trainer.fit(model, graph, evaluator)
     training, spent = Training(config.model.name, 0.0), 0.0

@@ -23,7 +23,8 @@ def main(run_dir: str) -> None:
     split: Split = "test" if graph.has_split("test") else "valid"
     print(f"{split}: {build_evaluator(folder.config).evaluate(model, graph, split=split)}")
     if split == "valid" and folder.config.train.refit:
-        print("the model has been refitted to these very pairs; an honest figure is in metrics.json")
+        honest = "an honest figure is in metrics.json" if folder.config.train.select else "this figure flatters it"
+        print(f"the model has been fitted to these very pairs; {honest}")
 
 
 if __name__ == "__main__":

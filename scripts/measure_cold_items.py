@@ -117,7 +117,7 @@ def main() -> None:
                     ["--model", name, *shared, *(own if name == models[0] else ())], arguments.dataset
                 ).config
                 # Fitting again with the validation part would cost as much again and tell the same.
-                train = replace(config.train, refit=False)
+                train = config.train.without_refit()
                 config = replace(config, seed=seed, data=replace(config.data, kg=kg), train=train)
                 graph = load_graph(config.data)
                 config = resolve(config, graph)

@@ -78,9 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     config = read_options(["--model", "InductiveKGAT", *options], arguments.dataset).config
     measured = dict.fromkeys([config.train.select_by, *metrics])
-    config = replace(
-        config, train=replace(config.train, refit=False), eval=replace(config.eval, metrics=tuple(measured))
-    )
+    config = replace(config, train=config.train.without_refit(), eval=replace(config.eval, metrics=tuple(measured)))
     graph = load_graph(config.data)
     config = resolve(config, graph)
     graph = prepare(graph, config)

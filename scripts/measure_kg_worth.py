@@ -203,7 +203,7 @@ def main(argv: Sequence[str]) -> None:
         raise ArgumentError(f"model must be one that reads the knowledge graph, got {name!r}")
     config = read_options(["--model", name, *options], arguments.dataset).config
     graph = load_graph(config.data)
-    config = resolve(replace(config, train=replace(config.train, refit=False)), graph)
+    config = resolve(replace(config, train=config.train.without_refit()), graph)
     evaluator = build_evaluator(config)
     metric = arguments.metric or config.train.select_by
     allowed = [known for known, (kind, _) in evaluator.metrics.items() if kind.scope == "user"]

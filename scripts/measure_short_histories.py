@@ -119,7 +119,7 @@ def main() -> None:
             config = read_options(
                 ["--model", name, *shared, *(own if name == models[-1] else ())], arguments.dataset
             ).config
-            config = replace(config, seed=seed, train=replace(config.train, refit=False))
+            config = replace(config, seed=seed, train=config.train.without_refit())
             graph = load_graph(config.data)
             config = resolve(config, graph)
             spared = None

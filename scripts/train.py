@@ -41,7 +41,7 @@ def main(dataset: str, options: list[str]) -> None:
     model = MODELS[config.model.name].from_graph(graph, **config.model.options)
     print(model)
 
-    # Training selects on the validation part, then starts anew on train and validation together.
+    # Training selects on the validation part, then starts anew on train and validation together (or does one of both).
     evaluator = build_evaluator(config)
     with training_log(folder.path) as on_record:
         trainer = Trainer(config.train, seed=config.seed)
@@ -53,7 +53,7 @@ def main(dataset: str, options: list[str]) -> None:
         print(f"{part}: {evaluation}")
     per_user = {part: (evaluation.users, evaluation.per_user) for part, evaluation in measured.items()}
     folder.finish(model, summary(result, measured), per_user)
-    print(f"valid, when the model was selected: {result.valid}")
+    print(f"valid, when the model was selected: {result.valid or 'nothing was selected'}")
     print(f"run folder: {folder.path}")
 
 

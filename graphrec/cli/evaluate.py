@@ -25,6 +25,11 @@ def main(argv: list[str]) -> None:
     folder = RunFolder.open(arguments.run)
     stored = folder.metrics
     split: Split = arguments.split or ("test" if "test" in stored else "valid")
+    if split == "valid" and not folder.config.train.select:
+        raise ArgumentError(
+            f"split must not be 'valid' for {arguments.run}: the model was trained on train and validation at once; "
+            "train it with --train.select true --train.refit false to measure it there"
+        )
     if split == "valid" and folder.config.train.refit:
         # The saved weights have learnt the validation pairs: measuring them there would flatter.
         say("as measured when the model was selected, before it was refitted to train + validation")

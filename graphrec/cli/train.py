@@ -42,8 +42,12 @@ def main(argv: list[str]) -> None:
     if "--json" in flags:
         print_json({"run": str(folder.path), **metrics})
         return
-    print_metrics({part: metrics[part] for part in ("valid", "test") if part in metrics})
-    if folder.config.train.refit and "test" in metrics:
+    measured: dict[str, dict[str, float]] = {part: metrics[part] for part in ("valid", "test") if part in metrics}
+    if measured:
+        print_metrics(measured)
+    else:
+        print("nothing measured: the model was trained on train and validation at once, and there is no test part")
+    if len(measured) == 2 and folder.config.train.refit:
         print("valid: before the refit on train and validation; test: after it")
     if folder.config.model.options.get("request_time"):
         print("the model was told when each user took the first item asked for: compare it with others that are told")

@@ -104,7 +104,7 @@ def compare(
     configs = {name: resolve(config, graph) for name, config in configs.items()}
     has_test = prepare(graph, configs[reference]).has_split("test")
     if not has_test:
-        configs = {name: replace(c, train=replace(c.train, refit=False)) for name, c in configs.items()}
+        configs = {name: replace(c, train=c.train.without_refit()) for name, c in configs.items()}
     metrics, tested = metrics_of(configs[reference], metric)
 
     entries = [entry for name, config in configs.items() for entry in _entries(name, config, seeds, kg)]

@@ -85,9 +85,10 @@ def _check_same_users(folders: Sequence[RunFolder], part: str) -> None:
     first: Tensor | None = None
     for folder in folders:
         if part == "valid" and folder.config.train.refit:
+            selected = "" if folder.config.train.select else "--train.select true "
             raise RunError(
-                f"{folder.path} was refitted on the validation part, and not all runs have a test part; "
-                "train it with --train.refit false to compare it there"
+                f"{folder.path} was fitted to the validation part as well, and not all runs have a test part; "
+                f"train it with {selected}--train.refit false to compare it there"
             )
         users, _ = folder.per_user(part)
         first = users if first is None else first

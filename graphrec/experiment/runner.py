@@ -94,9 +94,10 @@ def measure(model: Recommender, graph: RecGraph, evaluator: Evaluator, refitted:
 
 
 def summary(result: TrainResult, measured: dict[str, Evaluation]) -> dict[str, Any]:
-    """Return what ``metrics.json`` holds: valid as of the selection, test if there is one, seconds, and more."""
+    """Return what ``metrics.json`` holds: valid as of the selection and test if there is one, seconds, and more."""
     # All users, where the final model has not been told their validation items; else as while selecting.
-    content: dict[str, Any] = {"valid": measured["valid"].metrics if "valid" in measured else result.valid}
+    valid = measured["valid"].metrics if "valid" in measured else result.valid
+    content: dict[str, Any] = {"valid": valid} if valid else {}
     if "test" in measured:
         content["test"] = measured["test"].metrics
     spent = result.seconds

@@ -198,7 +198,7 @@ class TransferStudy:
             for weight in SOURCE_WEIGHTS if is_union else (1.0,):
                 tried = kind.from_graph(graph, source_weight=weight, **self.ease)
                 # By one seed, whichever comes first: a comparison that goes on must choose what it chose before.
-                trainer = Trainer(replace(self._train_of("ease"), refit=False), seed=0, quiet=self.quiet)
+                trainer = Trainer(self._train_of("ease").without_refit(), seed=0, quiet=self.quiet)
                 value = trainer.fit(tried, graph, self.evaluator(seed=0)).best_value
                 if value > best:
                     best = value
@@ -237,7 +237,7 @@ class TransferStudy:
         kind = smaller_ease(source)
         if self._source_penalty is None:
             tried = kind.from_graph(source, **self.ease)
-            self._fit_to_source(tried, replace(self._train_of("ease"), refit=False), seed=0)  # as in _best_ease
+            self._fit_to_source(tried, self._train_of("ease").without_refit(), seed=0)  # as in _best_ease
             self._source_penalty = tried.chosen_l2
         return kind.from_graph(source, **{**self.ease, "l2": self._source_penalty})
 
@@ -299,7 +299,7 @@ class TransferStudy:
         start = time.perf_counter()
         # All users: few of the items of one are held out. And these alone are ranked, as nobody took them: all items
         # of the target are such.
-        train = replace(self.train, refit=True, valid_users=0)
+        train = replace(self.train, select=True, refit=True, valid_users=0)
         held_out = np.unique(graph.part("valid").item).tolist()
         evaluator = Evaluator([self.train.select_by], seed=seed, candidates=held_out)
         Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, evaluator)
@@ -312,7 +312,7 @@ class TransferStudy:
         if not self._factors:
             alone = IALS.from_graph(self.pair.target)
             # By one seed, whichever comes first: a comparison that goes on must choose what it chose before.
-            Trainer(replace(self.train, refit=False), seed=0, quiet=self.quiet).fit(
+            Trainer(self.train.without_refit(), seed=0, quiet=self.quiet).fit(
                 alone, self.pair.target, self.evaluator(seed=0)
             )
             self._factors = dict(zip(("l2", "confidence"), alone.chosen.tolist(), strict=True))

@@ -227,7 +227,7 @@ def _measure(config: RunConfig, graph: RecGraph, trial: optuna.Trial) -> float:
         if trial.should_prune():
             raise optuna.TrialPruned
 
-    trainer = Trainer(replace(config.train, refit=False), seed=config.seed, quiet=True)
+    trainer = Trainer(config.train.without_refit(), seed=config.seed, quiet=True)
     model = build_model(config, graph)
     # The values that a closed form tries are no learning curve: the last may be the best.
     curve = report if isinstance(model, GradientRecommender) else None

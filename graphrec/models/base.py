@@ -303,8 +303,10 @@ class ClosedFormRecommender(Recommender):
 class GradientRecommender(Recommender):
     """A model that is trained by gradient steps on batches of histories."""
 
-    chooses: ClassVar[bool] = False
-    """Whether :meth:`choose` has anything to choose."""
+    @property
+    def chooses(self) -> bool:
+        """Whether :meth:`choose` has anything to choose."""
+        return False
 
     @abstractmethod
     def reset_parameters(self) -> None:

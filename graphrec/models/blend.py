@@ -10,7 +10,7 @@ from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
-from graphrec.models.base import ClosedFormRecommender, GradientRecommender, Recommender
+from graphrec.models.base import ClosedFormRecommender, GradientRecommender
 from graphrec.models.content_ease import ContentEASE
 from graphrec.models.dual_ease import smaller_ease
 from graphrec.models.inductive_kgat import InductiveKGAT
@@ -49,7 +49,6 @@ class Blend(GradientRecommender):
         normalisation of Renda and Straccia, "Web Metasearch: Rank vs. Score Based Rank Aggregation Methods" (SAC 2003).
     """
 
-    chooses = True
     weight: Tensor
 
     def __init__(
@@ -148,6 +147,11 @@ class Blend(GradientRecommender):
         return cls.from_graph, *InductiveKGAT.configured_by()
 
     @property
+    def chooses(self) -> bool:
+        """Whether this blend or one within it has more than one weight to choose from."""
+        return any(len(model.weights) > 1 for model in self.modules() if isinstance(model, Blend))
+
+    @property
     def _middle(self) -> float:
         return self.weights[len(self.weights) // 2]
 
@@ -196,7 +200,7 @@ class Blend(GradientRecommender):
                 model.weight.fill_(model._middle)
         within = {}
         for name, model in (("first", self.first), ("second", self.second)):
-            if isinstance(model, GradientRecommender) and model.chooses and not _is_fixed(model):
+            if isinstance(model, GradientRecommender) and model.chooses:
                 within.update({f"{name}.{key}": value for key, value in model.choose(validate).items()})
         values: dict[int, float] = {}
 
@@ -218,7 +222,7 @@ class Blend(GradientRecommender):
         """Take the weights that :meth:`choose` found; see :meth:`GradientRecommender.set_chosen`."""
         self.weight.fill_(chosen["weight"])
         for name, model in (("first", self.first), ("second", self.second)):
-            if isinstance(model, GradientRecommender) and model.chooses and not _is_fixed(model):
+            if isinstance(model, GradientRecommender) and model.chooses:
                 inner = {key.removeprefix(f"{name}."): v for key, v in chosen.items() if key.startswith(f"{name}.")}
                 model.set_chosen(inner)
 
@@ -269,11 +273,6 @@ class Blend(GradientRecommender):
         if isinstance(self.second, GradientRecommender):
             loss = loss + self.second.loss(histories, generator)
         return loss
-
-
-def _is_fixed(model: Recommender) -> bool:
-    """Whether a model is a blend, alone or of blends, in which no weight is to be chosen."""
-    return isinstance(model, Blend) and all(len(m.weights) == 1 for m in model.modules() if isinstance(m, Blend))
 
 
 def _standardise(scores: Tensor, items: slice = slice(None)) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from graphrec.errors import ArgumentError, check_choice, check_range
 
@@ -16,7 +16,8 @@ MixedPrecision = Literal["auto", "off"]
 class TrainConfig:
     """How a model is trained.
 
-    A model in closed form reads only ``valid_users``, ``select_by``, ``refit``, ``device`` and ``num_threads``.
+    A model in closed form reads only ``valid_users``, ``select_by``, ``select``, ``refit``, ``device`` and
+    ``num_threads``.
 
     Args:
         epochs: Most passes over the users while selecting, and the horizon of ``schedule`` in both phases; >= 1.
@@ -32,6 +33,9 @@ class TrainConfig:
         valid_users: Most users of the validation part, drawn at random once, that are measured while selecting; 0 means
             all. Where scoring the whole catalogue takes longer than an epoch, some thousand choose as well; >= 0.
         select_by: The metric that chooses the epoch (or the hyper-parameter of a closed form); higher is better.
+        select: Whether to train on train and select on validation; otherwise the model is trained on train + validation
+            at once, for all ``epochs``, and nothing is measured on validation. For settings that were chosen before,
+            in runs that did select: it leaves the time of the first phase to a larger model.
         refit: Whether to train anew on train + validation for the chosen number of epochs; otherwise the
             weights of the best epoch on train alone are restored.
         checkpoint_minutes: Longest time between two checkpoints in a run folder; > 0. Epoch ends are also saved
@@ -67,6 +71,7 @@ mean 'cosine'?
     eval_every: int = 1
     valid_users: int = 0
     select_by: str = "ndcg@20"
+    select: bool = True
     refit: bool = True
     checkpoint_minutes: float = 5.0
     mixed_precision: MixedPrecision = "auto"
@@ -95,12 +100,19 @@ mean 'cosine'?
             raise ArgumentError(f"ema_decay must be < 1, got {self.ema_decay!r}: the average would never move")
         check_choice("schedule", self.schedule, ("constant", "cosine", "linear"))
         check_choice("mixed_precision", self.mixed_precision, ("auto", "off"))
-        if not isinstance(self.refit, bool):
-            raise ArgumentError(f"refit must be true or false, got {self.refit!r}")
+        for name in ("select", "refit"):
+            if not isinstance(getattr(self, name), bool):
+                raise ArgumentError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if not (self.select or self.refit):
+            raise ArgumentError("select and refit must not both be false: nothing would be trained")
         if not isinstance(self.select_by, str) or not self.select_by:
             raise ArgumentError(f"select_by must be the name of a metric, such as 'ndcg@20', got {self.select_by!r}")
         if not isinstance(self.device, str) or not _is_device(self.device):
             raise ArgumentError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {self.device!r}")
+
+    def without_refit(self) -> Self:
+        """Return the same training, on train alone and selected on validation: so it can be measured there."""
+        return replace(self, select=True, refit=False)
 
     def learning_rate_at(self, epoch: int, step: int, num_steps: int) -> float:
         """Return the learning rate of one step: a function of the position only, so resuming needs no state.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -95,13 +96,13 @@ class GradientFit:
     def run(self) -> TrainResult:
         """Go through the phases that are left and return the result; the model ends in evaluation mode."""
         if not self._resume():
-            self._begin("select")
+            self._begin("select" if self.config.select else "refit")
         with self.guard:
             if self.state.phase == "select":
                 self._train(self.config.epochs)
                 self._end_select()
             if self.state.phase == "refit":
-                self._train(self.stopping.best_epoch)
+                self._train(self.stopping.best_epoch if self.config.select else self.config.epochs)
                 self._finish()
         self.model.eval()
         return self._result()
@@ -320,10 +321,12 @@ class GradientFit:
 
     def _result(self) -> TrainResult:
         selected = [record for record in self.state.history if record["phase"] == "select"]
-        valid = self.state.chosen_valid or selected[self.stopping.best_epoch - 1]["valid"]
+        valid: dict[str, float] = {}
+        if self.config.select:
+            valid = self.state.chosen_valid or selected[self.stopping.best_epoch - 1]["valid"]
         return TrainResult(
-            best_epoch=self.stopping.best_epoch,
-            best_value=valid[self.config.select_by],
+            best_epoch=self.stopping.best_epoch if self.config.select else self.config.epochs,
+            best_value=valid.get(self.config.select_by, -math.inf),
             valid=dict(valid),
             num_epochs=len(selected),
             seconds=dict(self.state.seconds),

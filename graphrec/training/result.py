@@ -44,9 +44,9 @@ class TrainResult:
     """What was chosen on validation, and how long it took.
 
     Args:
-        best_epoch: The chosen number of epochs, from 1; 0 for a closed form.
-        best_value: ``select_by`` of the choice on the validation part.
-        valid: All metrics of the choice on the validation part.
+        best_epoch: The chosen number of epochs, or with ``select=False`` the one given, from 1; 0 for a closed form.
+        best_value: ``select_by`` of the choice on the validation part; minus infinity where nothing was selected.
+        valid: All metrics of the choice on the validation part; empty where nothing was selected.
         num_epochs: Epochs trained while selecting; for a closed form the values tried.
         seconds: ``select`` and ``refit`` (steps alone), ``evaluate``, and of a model trained by gradients ``prepare``
             (what is made of all histories at once, closed forms above all), over all sessions of a resumed run.

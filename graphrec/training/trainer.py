@@ -36,8 +36,9 @@ class Trainer:
     from the seed and trained on train; every ``eval_every`` epochs the validation part is evaluated, and training
     stops early. *refit*: the weights are drawn again from the same seed and trained on train + validation for the
     best number of epochs, on the same learning-rate schedule. With ``refit=False`` the weights of the best epoch
-    are restored instead. A :class:`~graphrec.models.base.ClosedFormRecommender` chooses its hyper-parameters on
-    validation and is then fitted again to train + validation.
+    are restored instead, and with ``select=False`` there is no first phase: all settings were chosen before. A
+    :class:`~graphrec.models.base.ClosedFormRecommender` chooses its hyper-parameters on validation and is then fitted
+    again to train + validation.
 
     One seed, one result: all randomness follows from (seed, phase, epoch, step), see
     :func:`~graphrec.training.seed.derive_seed`. On the CPU a run that was killed at any moment and is started
@@ -72,7 +73,7 @@ class Trainer:
 
         Args:
             model: Any weights it has are drawn anew.
-            graph: With interactions in train and valid.
+            graph: With interactions in train and, unless ``select=False``, in valid.
             evaluator: Asked for ``split="valid"`` only; its metrics must include ``select_by``.
             run_dir: Where ``checkpoint.safetensors`` is kept and resumed from; ``None`` keeps none. The last
                 checkpoint holds the finished run, so that nothing is lost before the caller has saved the model;
@@ -82,12 +83,13 @@ class Trainer:
                 A resumed run first hands out its earlier records, so a log opened anew is whole.
 
         Raises:
-            ArgumentError: The graph lacks a part, the evaluator lacks ``select_by``, the device is not there, or
-                the loss or a gradient is not finite (with epoch, step, model and learning rate).
+            ArgumentError: The graph lacks a part, the evaluator lacks ``select_by``, the device is not there,
+                ``select=False`` and the model has something to choose, or the loss or a gradient is not finite (with
+                epoch, step, model and learning rate).
             RunError: The checkpoint could not be written, is damaged, or belongs to another run.
             Interrupted: SIGINT or SIGTERM came; the step was finished and saved.
         """
-        _check_parts(graph)
+        _check_parts(graph, self.config.select)
         check_select_by(self.config.select_by, evaluator)
         device = resolve_device(self.config.device)
         call = on_record or (lambda record: None)
@@ -102,6 +104,8 @@ class Trainer:
                 raise ArgumentError(
                     f"model must be a ClosedFormRecommender or a GradientRecommender, got {type(model).__name__}"
                 )
+            if model.chooses and not self.config.select:
+                raise _nothing_to_choose_on(model)
             checkpointer = Checkpointer(run_dir, self.config.checkpoint_minutes)
             identity = {} if run_dir is None else run_identity(self.config, self.seed, model, graph, evaluator, device)
             fit = GradientFit(
@@ -142,22 +146,27 @@ class Trainer:
             clock = time.perf_counter()
             return valid[self.config.select_by]
 
+        def refuse() -> float:
+            raise _nothing_to_choose_on(model)
+
         seed_global(self.seed, device)
-        train = Histories.from_interactions(graph.part("train"), graph.num_users)
-        chosen = model.fit(train.to(device), validate=try_out)
-        if not history:  # nothing to choose: evaluate the one model there is
-            try_out()
-        seconds["select"] += time.perf_counter() - clock
-        best = history[stopping.best_epoch - 1]
+        chosen, valid = {}, {}
+        if self.config.select:
+            train = Histories.from_interactions(graph.part("train"), graph.num_users)
+            chosen = model.fit(train.to(device), validate=try_out)
+            if not history:  # nothing to choose: evaluate the one model there is
+                try_out()
+            seconds["select"] += time.perf_counter() - clock
+            valid = dict(history[stopping.best_epoch - 1]["valid"])
         num_tried = len(history)
         if self.config.refit:
             seed_global(self.seed, device)
             start = time.perf_counter()
             both = Histories.from_interactions(graph.part("train", "valid"), graph.num_users)
-            model.fit(both.to(device))
+            model.fit(both.to(device), validate=None if self.config.select else refuse)
             keep("refit", 1, None, time.perf_counter() - start)
         model.eval()
-        return TrainResult(0, stopping.best_value, dict(best["valid"]), num_tried, seconds, history, chosen)
+        return TrainResult(0, stopping.best_value, valid, num_tried, seconds, history, chosen)
 
     def __repr__(self) -> str:
         c = self.config
@@ -181,7 +190,14 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def _check_parts(graph: RecGraph) -> None:
+def _nothing_to_choose_on(model: Recommender) -> ArgumentError:
+    return ArgumentError(
+        f"select must be true where a model has something to choose on validation, as {type(model).__name__} has here: "
+        "give the values chosen before, one for each option"
+    )
+
+
+def _check_parts(graph: RecGraph, select: bool) -> None:
     if graph.interactions.split is None:
         raise ArgumentError(
             f"graph {graph.name!r} has not been split; use kg_loaders.splits, "
@@ -191,7 +207,7 @@ def _check_parts(graph: RecGraph) -> None:
         raise ArgumentError(
             f"graph {graph.name!r} has no interactions in its train part; there is nothing to learn from"
         )
-    if not graph.has_split("valid"):
+    if select and not graph.has_split("valid"):
         raise ArgumentError(
             f"graph {graph.name!r} has no validation part to select on; "
             "carve one out of train with kg_loaders.splits.carve_valid(graph)"

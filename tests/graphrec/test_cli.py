@@ -20,6 +20,8 @@ from graphrec.cli import COMMANDS, guarded, main
 from graphrec.cli.common import split_arguments
 from graphrec.errors import ConfigError
 from graphrec.training import Trainer
+from kg_loaders.formats import tables
+from kg_loaders.synthetic import planted
 
 FAST = ("--train.epochs=2", "--train.batch_size=16")
 
@@ -328,6 +330,25 @@ def test_evaluate_gives_the_figures_of_the_run(graphrec: Any, trained: str, monk
 
     monkeypatch.setattr(Trainer, "fit", refuse)
     assert graphrec("evaluate", trained).code == 0
+
+
+@pytest.mark.parametrize("has_test", [True, False])
+def test_what_was_trained_on_both_parts_at_once_says_so(graphrec: Any, tmp_path: Path, has_test: bool) -> None:
+    graph = planted(num_users=30, num_items=40, num_cold_items=4)
+    codes = graph.interactions.split
+    assert codes is not None
+    films, run = tmp_path / "films", str(tmp_path / "run")
+    tables.write(graph if has_test else graph.with_split(codes.clip(max=1)), films)
+    said = graphrec("train", str(films), "--model", "inductive-kgat", *FAST, "--train.select=false", "--out", run)
+    assert said.code == 0, said.err
+    assert ("nothing measured: the model was trained on train and validation at once" in said.out) != has_test
+    assert (said.out.split()[:2] == ["metric", "test"]) == has_test
+    assert "valid:" not in said.out
+    refused = graphrec("evaluate", run, "--split", "valid")
+    assert refused.code != 0
+    assert "split must not be 'valid'" in refused.err
+    assert "--train.select true --train.refit false" in refused.err
+    assert (graphrec("evaluate", run).code == 0) == has_test
 
 
 def test_compare_prints_and_saves_the_table(graphrec: Any, dataset: str, tmp_path: Path) -> None:

@@ -86,7 +86,12 @@ def test_runs_without_a_common_part_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "films"
     tables.write(graph.with_split(split), folder)
     paths = [finished(folder, tmp_path / f"refit-{refit}", f"--train.refit={refit}") for refit in ("false", "true")]
-    with pytest.raises(RunError, match="refit-true was refitted on the validation part.*--train.refit false"):
+    with pytest.raises(
+        RunError, match="refit-true was fitted to the validation part as well.*with --train.refit false"
+    ):
+        compare_runs(paths)
+    paths[1] = finished(folder, tmp_path / "at-once", "--train.select=false", "--train.refit=true")
+    with pytest.raises(RunError, match="at-once was fitted to.*with --train.select true --train.refit false"):
         compare_runs(paths)
 
 

@@ -159,6 +159,20 @@ def test_without_a_test_part_there_is_no_test_figure(config: RunConfig, tmp_path
     assert folder.metrics["valid"]["recall@10"] >= 0
 
 
+@pytest.mark.parametrize("has_test", [True, False])
+def test_without_selecting_validation_has_no_figure(config: RunConfig, tmp_path: Path, has_test: bool) -> None:
+    graph = planted(num_users=30, num_items=40, num_cold_items=4)
+    codes = graph.interactions.split
+    assert codes is not None
+    graph = graph if has_test else graph.with_split(codes.clip(max=1))
+    at_once = replace(config, train=replace(config.train, select=False))
+    folder = run(at_once, tmp_path / "run", graph=graph, quiet=True)
+    assert {"valid", "test"} & folder.metrics.keys() == ({"test"} if has_test else set())
+    assert folder.metrics["best_epoch"] == config.train.epochs
+    assert folder.metrics["num_epochs"] == 0
+    assert folder.metrics["seconds"]["select"] == 0
+
+
 def test_closed_form_says_what_it_chose(config: RunConfig, tmp_path: Path) -> None:
     folder = run(replace(config, model=ModelConfig("EASE")), tmp_path / "run", quiet=True)
     assert folder.metrics["chosen"] == {"power": 1.0}

@@ -426,3 +426,14 @@ def test_what_is_fitted_stays_until_other_histories_are_prepared():
     assert blend.second.weight is weight
     blend.prepare(histories)
     assert not blend.second.weight.numel()
+
+
+def test_a_blend_chooses_where_it_or_one_within_it_has_several_weights():
+    graph = planted_graph()
+    options = {"l2": 5.0, "match_temperature": 0.1, "members": 2, "dim": 8}
+    for weights, match_weights, chooses in (
+        ([0.2], [0.3], False),
+        ([0.2], [0.3, 0.4], True),
+        ([0.1, 0.2], [0.3], True),
+    ):
+        assert Blend.from_graph(graph, weights=weights, match_weights=match_weights, **options).chooses == chooses

@@ -31,6 +31,7 @@ from graphrec.training import TrainConfig
         ("select_by", ""),
         ("select_by", 20),
         ("refit", "yes"),
+        ("select", 1),
         ("checkpoint_minutes", 0),
         ("mixed_precision", "on"),
         ("device", "gpu"),
@@ -47,6 +48,13 @@ def test_a_bad_value_is_named_with_its_argument(name, value):
         TrainConfig(**{name: value})
     assert name in str(caught.value)
     assert str(value) in str(caught.value)
+
+
+def test_one_phase_is_left():
+    with pytest.raises(ArgumentError, match="select and refit must not both be false"):
+        TrainConfig(select=False, refit=False)
+    without = TrainConfig(epochs=3, select=False).without_refit()
+    assert without == TrainConfig(epochs=3, refit=False)
 
 
 def test_every_field_is_documented():

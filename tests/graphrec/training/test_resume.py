@@ -47,6 +47,7 @@ def crashing_at(number):
     [
         {"epochs": 2, "checkpoint_minutes": EVERY_STEP},
         {"epochs": 3, "refit": False},
+        {"epochs": 2, "select": False},
         {"epochs": 3, "ema_decay": 0.0, "eval_every": 2},
     ],
 )

@@ -124,6 +124,35 @@ def test_without_refit_the_best_weights_come_back():
     assert matches == [False, True, False, False, False]
 
 
+@pytest.mark.parametrize("parts", [(TRAIN, VALID), (TRAIN,)])
+def test_without_selecting_a_model_is_trained_on_both_parts_at_once_for_all_epochs(parts):
+    model, evaluator = TinyModel(), ScriptedEvaluator([])  # which has no value to give
+    result = fit(model, evaluator, tiny_graph(parts=parts), select=False, epochs=3)
+    assert [(r["phase"], r["epoch"]) for r in result.history] == [("refit", epoch) for epoch in (1, 2, 3)]
+    assert (result.best_epoch, result.num_epochs, result.valid, result.chosen) == (3, 0, {}, {})
+    assert result.best_value == -math.inf
+    assert not model.training
+    # As a run that selects its last epoch ends.
+    other = TinyModel()
+    fit(other, ScriptedEvaluator([0.1, 0.2, 0.3]), tiny_graph(), epochs=3)
+    assert equal_weights(snapshot(model), snapshot(other)) == (VALID in parts)
+
+
+def test_without_selecting_nothing_can_be_chosen():
+    class Chooser(TinyModel):
+        chooses = True
+
+    for model in (Chooser(), TinyClosedForm()):
+        with pytest.raises(ArgumentError, match=f"select must be true where .* as {type(model).__name__} has here"):
+            fit(model, StubEvaluator(), select=False)
+    model, evaluator = TinyClosedForm(powers=()), StubEvaluator()
+    result = fit(model, evaluator, select=False)
+    both = Histories.from_interactions(tiny_graph().part("train", "valid"), NUM_USERS)
+    assert [torch.equal(histories.items, both.items) for histories in model.fitted] == [True]
+    assert (evaluator.asked, result.valid, result.chosen, result.num_epochs) == ([], {}, {}, 0)
+    assert [r["phase"] for r in result.history] == ["refit"]
+
+
 def test_models_are_evaluated_and_left_in_evaluation_mode():
     for model in (TinyModel(), TinyClosedForm()):
         evaluator = StubEvaluator()
