@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ SWITCHES: tuple[tuple[str, Any, str], ...] = (
     ("like_neighbors", 0, "likeness"),
     ("match_temperature", 0.0, "matching"),
     ("members", 1, "further members"),
+    ("match_members", 1, "further members that match"),
     ("drop_id", 0.0, "dropped ids"),
     ("side_features", (), "side features"),
     ("head", None, "head"),
@@ -50,15 +51,20 @@ def ablations(
     if len(modalities) > 1 and can_do_without:
         yield " and ".join(modalities), _with(config, has_content=has_kg, modalities=())
     for option, without, name in SWITCHES:
-        if option == "match_temperature" and config.model.options.get("l2") == 0:
-            continue  # a Blend of two, which without one of them is none
         if option in ("num_time_buckets", "request_time") and config.model.options.get("sequence") == 0:
             continue  # only what reads in order reads times
         if option == "recency" and config.model.name == "SLIST":
             continue  # a Blend has EASE without it; this is nothing but order
         value = config.model.options.get(option)
         if value and value != without:
-            yield name, _with(config, **{option: without})
+            left = _with(config, **{option: without})
+            if not _is_lone(left.model.options):
+                yield name, left
+
+
+def _is_lone(options: Mapping[str, Any]) -> bool:
+    """Whether options of a Blend leave but one model, which is no blend."""
+    return options.get("members") == 1 and not options["l2"] and not options["match_temperature"]
 
 
 def _with(config: RunConfig, has_content: bool = True, **options: Any) -> RunConfig:
@@ -68,6 +74,8 @@ def _with(config: RunConfig, has_content: bool = True, **options: Any) -> RunCon
         options["like_neighbors"] = 0  # nothing is left to be like
     if "num_time_buckets" in options and config.model.options.get("request_time"):
         options["request_time"] = False  # nothing is left to read it
+    if "match_temperature" in options and "match_members" in config.model.options:
+        options["match_members"] = 1  # nothing is left that matches
     if "head" in options:
         options["side_features"] = ()  # nothing is left to read them
     return replace(config, model=replace(config.model, options={**config.model.options, **options}))

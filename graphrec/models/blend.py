@@ -86,6 +86,7 @@ class Blend(GradientRecommender):
         match_temperature: float = 0.0,
         match_weights: Sequence[float] = WEIGHTS,
         members: int = 1,
+        match_members: int = 1,
         **options: Any,
     ) -> Self:
         """Make a blend of InductiveKGAT, that with ``match_temperature``, and a closed form: EASE, or SLIST.
@@ -106,12 +107,13 @@ class Blend(GradientRecommender):
             match_weights: Its share beside the first, as ``weights``.
             members: How many times the first InductiveKGAT is trained, from other draws: their scores are averaged
                 (deep ensembles: Lakshminarayanan et al., NeurIPS 2017). Each costs what one costs.
+            match_members: Likewise of the second, that with ``match_temperature``.
             options: Keyword arguments of every InductiveKGAT; ``sequence`` is of the first alone, as matching knows no
                 order.
 
         Raises:
-            ArgumentError: There is but one model to blend, ``recency`` is given with what SLIST does not know, or an
-                argument is outside its range.
+            ArgumentError: There is but one model to blend, ``recency`` is given with what SLIST does not know,
+                ``match_members`` without ``match_temperature``, or an argument is outside its range.
         """
         check_range("l2", l2, low=0.0)
         check_range("content_weight", content_weight, low=0.0)
@@ -122,12 +124,19 @@ class Blend(GradientRecommender):
             if value and recency:
                 raise ArgumentError(f"{name} and recency must not both be above 0: no closed form knows both")
         check_range("members", members, low=1)
-        first: GradientRecommender = InductiveKGAT.from_graph(graph, **options)
-        for before in range(1, members):
-            first = cls(first, InductiveKGAT.from_graph(graph, **options), [1 / (before + 1)])
+        check_range("match_members", match_members, low=1)
+        if match_members > 1 and not match_temperature:
+            raise ArgumentError(f"match_members must be 1 without a match_temperature, got {match_members}")
+
+        def averaged(count: int, **own: Any) -> GradientRecommender:
+            model: GradientRecommender = InductiveKGAT.from_graph(graph, **options | own)
+            for before in range(1, count):
+                model = cls(model, InductiveKGAT.from_graph(graph, **options | own), [1 / (before + 1)])
+            return model
+
+        first = averaged(members)
         if match_temperature:
-            unordered = options | {"sequence": 0}
-            matched = InductiveKGAT.from_graph(graph, match_temperature=match_temperature, **unordered)
+            matched = averaged(match_members, match_temperature=match_temperature, sequence=0)
             first = cls(first, matched, match_weights)
         if not l2:
             if not isinstance(first, cls):

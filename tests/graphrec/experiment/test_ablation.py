@@ -125,6 +125,8 @@ def test_times_are_a_part_of_what_reads_in_order() -> None:
 def test_members_are_a_part_where_there_are_several() -> None:
     assert parts("--model=Blend", "--model.members=2") == ["KG", "further members"]
     assert parts("--model=Blend", "--model.members=1") == ["KG"]
+    matching = ["--model=Blend", "--model.match_temperature=0.1", "--model.match_members=3"]
+    assert parts(*matching) == ["KG", "matching", "further members that match"]
 
 
 def test_a_blend_stays_a_blend_without_a_part() -> None:
@@ -133,6 +135,9 @@ def test_a_blend_stays_a_blend_without_a_part() -> None:
         ["l2=5", "content_weight=1", "modalities=[image]"],
         ["l2=5", "recency=2"],
         ["l2=5", "members=2"],
+        ["l2=0", "members=2"],
+        ["l2=0", "members=2", "match_temperature=0.1"],
+        ["l2=5", "match_temperature=0.1", "match_members=2"],
     ):
         config = resolve(read_options(["--model=Blend", *(f"--model.{o}" for o in options)], "planted").config, GRAPH)
         left_over = [left for _, left in ablations(config, GRAPH, reads_kg=True)]

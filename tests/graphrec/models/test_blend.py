@@ -315,6 +315,19 @@ def test_members_are_drawn_apart_and_count_alike():
     torch.testing.assert_close(found, (2 * two + standard[2]) / 3)
 
 
+def test_members_that_match_are_drawn_apart_and_count_alike():
+    graph = planted_graph()
+    options = {"l2": 5.0, "match_temperature": 0.1, "members": 2, "match_members": 3, "sequence": 1, "dim": 8}
+    model = Blend.from_graph(graph, weights=[0.5], match_weights=[0.4], **options)
+    plain, matched = model.first.first, model.first.second
+    weights = [float(blend.weight) for blend in (model, model.first, plain, matched, matched.first)]
+    assert weights == pytest.approx([0.5, 0.4, 1 / 2, 1 / 3, 1 / 2])
+    members = [plain.first, plain.second, matched.first.first, matched.first.second, matched.second]
+    assert [member.match is not None for member in members] == [False, False, True, True, True]
+    assert [member.sequence is not None for member in members] == [True, True, False, False, False]
+    assert len({float(member.item.detach().sum()) for member in members}) == 5
+
+
 def test_members_have_no_weight_to_choose():
     model = Blend.from_graph(planted_graph(), l2=5.0, members=3, weights=[0.2, 0.4], dim=8)
     asked = []
@@ -357,6 +370,10 @@ def test_one_model_alone_is_no_blend():
         Blend.from_graph(planted_graph(), l2=0.0)
     with pytest.raises(ArgumentError, match="members must be >= 1, got 0"):
         Blend.from_graph(planted_graph(), members=0)
+    with pytest.raises(ArgumentError, match="match_members must be >= 1, got 0"):
+        Blend.from_graph(planted_graph(), match_temperature=0.1, match_members=0)
+    with pytest.raises(ArgumentError, match="match_members must be 1 without a match_temperature, got 2"):
+        Blend.from_graph(planted_graph(), match_members=2)
 
 
 def test_it_serves_strangers_only_if_both_models_do():
