@@ -62,7 +62,8 @@ COMPARATORS = (
 )
 EASE_OPTIONS = ("input_dropout", "relax")  # of EASE alone
 CROSS_OPTIONS = ("source_weight", "target_dropout", "domain_gate", "user_prior")  # of CrossDomainKGAT alone
-NOT_CROSS = ("match_temperature", "sequence", "popularity_prior", "head")  # of InductiveKGAT, not of CrossDomainKGAT
+# Of InductiveKGAT, not of CrossDomainKGAT.
+NOT_CROSS = ("match_temperature", "sequence", "popularity_prior", "negative_power", "head")
 METRICS = ("ndcg@10", "recall@10", "ndcg@20", "recall@20")
 BRIDGES: dict[str, type[BridgedRecommender]] = {"emcdr": EMCDR, "ptupcdr": PTUPCDR}
 # How a bridge is trained unless told otherwise: small steps on few weights, and few users a step.

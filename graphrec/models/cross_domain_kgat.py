@@ -52,7 +52,7 @@ class CrossDomainKGAT(InductiveKGAT):
         domain_gate: Learn :math:`\delta`; ``False`` keeps it at 1.
         user_prior: Learn :math:`\rho`; ``False`` keeps it at 0.
         options: Keyword arguments of :class:`InductiveKGAT`, but for ``match_temperature``, ``sequence``,
-            ``head`` and ``popularity_prior``.
+            ``head``, ``negative_power`` and ``popularity_prior``.
 
     Raises:
         ArgumentError: A value outside its range, or no item in the target.
@@ -97,6 +97,11 @@ class CrossDomainKGAT(InductiveKGAT):
             )
         if options.get("head") is not None:
             raise ArgumentError(f"head must be None in CrossDomainKGAT, got {options['head']!r}: its loss has no head")
+        if options.get("negative_power"):
+            raise ArgumentError(
+                f"negative_power must be 0 in CrossDomainKGAT, got {options['negative_power']}: "
+                "how often an item was taken in one domain says little of the other"
+            )
         if in_target.dtype != torch.bool or in_target.shape != (num_items,) or not bool(in_target.any()):
             raise ArgumentError(
                 f"in_target must be bool [{num_items}] with at least one True, got {in_target.dtype} "

@@ -111,6 +111,8 @@ class InductiveKGAT(ItemSide):
         hidden_only: Ask for the hidden part of a history alone, not for what is shown too.
         target_power: Each target of a user weighs ``1 / len(history) ** target_power``: 0 counts pairs, 1 users.
         num_negatives: Negatives a step, shared by its users; as many as there are items or more means all items.
+        negative_power: Each is drawn with a probability proportional to this power of how often it was taken, and the
+            loss corrected for it: 0 draws uniformly; above, a small sample says more of what competes.
         attend_history: Learn the weights of the pooling; ``False`` pools by the mean.
         attend_candidates: Whether the KG also reaches the candidate side :math:`g_j`.
         untied: Whether candidates have vectors of their own; ``False`` uses :math:`g = h`.
@@ -168,6 +170,7 @@ class InductiveKGAT(ItemSide):
         hidden_only: bool = False,
         target_power: float = 0.5,
         num_negatives: int = 4096,
+        negative_power: float = 0.0,
         attend_history: bool = True,
         attend_candidates: bool = True,
         untied: bool = True,
@@ -185,7 +188,7 @@ class InductiveKGAT(ItemSide):
         rerank: int = 100,
         side: SideFeatureEncoder | None = None,
     ) -> None:
-        super().__init__(num_items, dim, untied, attend_candidates, drop_id)
+        super().__init__(num_items, dim, untied, attend_candidates, drop_id, negative_power)
         check_range("num_negatives", num_negatives, low=1)
         check_range("temperature", temperature, low=1e-3)
         if match_temperature:

@@ -15,7 +15,7 @@ from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.models.base import GradientRecommender
 from graphrec.models.foretold_popularity import foretold_popularity
-from graphrec.sampling import UniformNegatives
+from graphrec.sampling import PopularityNegatives, UniformNegatives
 from kg_loaders.graph import Feature
 
 if TYPE_CHECKING:
@@ -34,19 +34,30 @@ class ItemSide(GradientRecommender):
         untied: Whether candidates have vectors of their own.
         attend_candidates: Whether the KG also reaches the candidates.
         drop_id: Probability that in a step of training an item has no vector of its own.
+        negative_power: Negatives are drawn with probabilities proportional to this power of how often items were taken.
 
     Raises:
         ArgumentError: A value outside its range.
     """
 
-    def __init__(self, num_items: int, dim: int, untied: bool, attend_candidates: bool, drop_id: float) -> None:
+    def __init__(
+        self,
+        num_items: int,
+        dim: int,
+        untied: bool,
+        attend_candidates: bool,
+        drop_id: float,
+        negative_power: float = 0.0,
+    ) -> None:
         super().__init__(num_items)
         check_range("dim", dim, low=1)
         check_range("drop_id", drop_id, low=0.0, high=1.0)
+        check_range("negative_power", negative_power, low=0.0, high=1.0)
         self.dim = dim
         self.attend_candidates = attend_candidates
         self.drop_id = drop_id
-        self.negatives = UniformNegatives(num_items)
+        self.negative_power = negative_power
+        self.negatives: UniformNegatives | PopularityNegatives = UniformNegatives(num_items)
         self.taken: Tensor
         self.register_buffer("taken", torch.ones(num_items, dtype=torch.bool))
         self.item = nn.Parameter(torch.empty(num_items, dim))
@@ -145,6 +156,8 @@ class ItemSide(GradientRecommender):
         counts = torch.bincount(histories.items, minlength=self.num_items)
         self.taken.copy_(counts > 0)
         self.negatives = UniformNegatives(self.num_items, self.taken)
+        if self.negative_power:
+            self.negatives = PopularityNegatives(counts, self.negative_power, self.taken)
         for near in (self.co, self.like):
             if near is not None:
                 near.prepare(histories)

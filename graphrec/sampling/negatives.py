@@ -44,11 +44,7 @@ class UniformNegatives:
 
     def __init__(self, num_items: int, drawn: Tensor | None = None) -> None:
         check_range("num_items", num_items, low=1)
-        if drawn is not None and (drawn.dtype != torch.bool or drawn.shape != (num_items,) or not bool(drawn.any())):
-            raise ArgumentError(
-                f"drawn must be bool [{num_items}] with at least one True, got {drawn.dtype} {list(drawn.shape)}"
-            )
-        self.items = torch.arange(num_items) if drawn is None else drawn.cpu().nonzero().squeeze(1)
+        self.items = _drawn_items(num_items, drawn)
 
     def __call__(self, num_negatives: int, generator: torch.Generator) -> Negatives:
         """Return ``num_negatives`` items; every item once where there are no more than that many."""
@@ -71,9 +67,11 @@ class PopularityNegatives:
     Args:
         counts: :math:`n_j`, ``[num_items]``, at least 0.
         alpha: Within 0 (uniform) to 1 (as they occur).
+        drawn: Which of them are drawn, bool ``[num_items]``, at least one; ``None`` means all.
 
     Raises:
-        ArgumentError: ``alpha`` is outside its range, or the counts are not a row of numbers of at least 0.
+        ArgumentError: ``alpha`` is outside its range, the counts are not a row of numbers of at least 0, or ``drawn``
+            has another shape or type, or leaves no item.
 
     Example:
         >>> draw = PopularityNegatives(torch.tensor([9, 0, 4, 1]), alpha=0.5)
@@ -87,25 +85,37 @@ class PopularityNegatives:
         Compositionality" (NIPS 2013), section 2.2.
     """
 
-    def __init__(self, counts: Tensor, alpha: float) -> None:
+    def __init__(self, counts: Tensor, alpha: float, drawn: Tensor | None = None) -> None:
         check_range("alpha", alpha, low=0.0, high=1.0)
         if counts.dim() != 1 or counts.numel() == 0 or not bool((counts >= 0).all()):
             raise ArgumentError(f"counts must be numbers >= 0 of shape [num_items], got shape {list(counts.shape)}")
-        weights = counts.cpu().to(torch.float64).clamp(min=1).pow(alpha)
-        self.probabilities = weights / weights.sum()  # float64 [num_items]
+        self.items = _drawn_items(len(counts), drawn)
+        weights = counts.cpu().to(torch.float64).clamp(min=1).pow(alpha)[self.items]
+        self.probabilities = weights / weights.sum()  # float64, one for each of ``items``
         self._bounds = self.probabilities.cumsum(0)
 
     def __call__(self, num_negatives: int, generator: torch.Generator) -> Negatives:
         """Return ``num_negatives`` items; every item once where there are no more than that many."""
         check_range("num_negatives", num_negatives, low=1)
-        num_items = len(self.probabilities)
-        if num_negatives >= num_items:
+        size = len(self.items)
+        if num_negatives >= size:
             # The sum over all items is exact, which is what a uniform sample of this size would claim.
-            return Negatives(torch.arange(num_items), torch.full((num_items,), -math.log(num_items)))
+            return Negatives(self.items, torch.full((size,), -math.log(size)))
         draws = torch.rand(num_negatives, generator=generator, dtype=torch.float64)
         # Rounding may leave the last bound a little below 1.
-        items = torch.searchsorted(self._bounds, draws, right=True).clamp(max=num_items - 1)
-        return Negatives(items, self.probabilities[items].log().to(torch.float32))
+        places = torch.searchsorted(self._bounds, draws, right=True).clamp(max=size - 1)
+        return Negatives(self.items[places], self.probabilities[places].log().to(torch.float32))
+
+
+def _drawn_items(num_items: int, drawn: Tensor | None) -> Tensor:
+    """Return which items are drawn, int64."""
+    if drawn is None:
+        return torch.arange(num_items)
+    if drawn.dtype != torch.bool or drawn.shape != (num_items,) or not bool(drawn.any()):
+        raise ArgumentError(
+            f"drawn must be bool [{num_items}] with at least one True, got {drawn.dtype} {list(drawn.shape)}"
+        )
+    return drawn.cpu().nonzero().squeeze(1)
 
 
 def untaken_items(histories: Histories, num_items: int, generator: torch.Generator) -> Tensor:

@@ -201,6 +201,8 @@ def test_wrong_domains_and_options_are_refused():
         CrossDomainKGAT(3, 0, triples, torch.ones(3, dtype=torch.bool), match_temperature=0.1)
     with pytest.raises(ArgumentError, match=r"popularity_prior must be 0 in CrossDomainKGAT, got 1\.5"):
         CrossDomainKGAT.from_graph(planted(), popularity_prior=1.5)
+    with pytest.raises(ArgumentError, match=r"negative_power must be 0 in CrossDomainKGAT, got 0\.5"):
+        CrossDomainKGAT.from_graph(planted(), negative_power=0.5)
     with pytest.raises(ArgumentError, match="sequence must be 0 in CrossDomainKGAT, got 2"):
         CrossDomainKGAT(3, 0, triples, torch.ones(3, dtype=torch.bool), sequence=2)
     with pytest.raises(ArgumentError, match="side_features must be empty in CrossDomainKGAT"):

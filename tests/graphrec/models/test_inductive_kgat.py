@@ -22,6 +22,10 @@ class TestMatched(TestInductiveKGAT):
     options: ClassVar = {"dim": 16, "num_negatives": 60, "match_temperature": 0.1, "hidden_only": True}
 
 
+class TestPopularNegatives(TestInductiveKGAT):
+    options: ClassVar = {"dim": 16, "num_negatives": 20, "negative_power": 0.5}
+
+
 class TestWithPrior(TestInductiveKGAT):
     options: ClassVar = {"dim": 16, "num_negatives": 60, "popularity_prior": 4.0, "prior_length": 12}
 
@@ -171,6 +175,33 @@ def test_content_of_another_catalogue_is_refused():
     triples = torch.empty(0, 3, dtype=torch.int64)
     with pytest.raises(ArgumentError, match=r"content\['image'\] must have a row for each of 79 items, got 80"):
         InductiveKGAT(79, 1, triples, content={"image": graph.item_features["image"]})
+
+
+@pytest.mark.parametrize("options", [{}, {"match_temperature": 0.1}, {"sequence": 1}])
+def test_popular_items_are_drawn_more_often_and_the_loss_corrected_for_it(options):
+    graph = planted_graph()
+    histories = histories_of(graph)
+    losses = {}
+    for power in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        model = InductiveKGAT.from_graph(graph, dim=8, num_negatives=20, negative_power=power, dropout=0.0, **options)
+        model.prepare(histories)
+        drawn = model.negatives(20, torch.Generator().manual_seed(0))
+        counts = torch.bincount(histories.items, minlength=graph.num_items)
+        assert bool((counts[drawn.items] > 0).all())
+        weights = counts.double().pow(power) * (counts > 0)
+        torch.testing.assert_close(drawn.log_q, (weights / weights.sum())[drawn.items].log().float())
+        with torch.no_grad():
+            batch = histories.select(torch.arange(20))
+            drawn_losses = [model.loss(batch, torch.Generator().manual_seed(seed)) for seed in range(300)]
+            losses[power] = torch.stack(drawn_losses).mean()
+            if power == 0.0:
+                model.num_negatives = graph.num_items
+                everything = [model.loss(batch, torch.Generator().manual_seed(seed)) for seed in range(300)]
+                losses["all items"] = torch.stack(everything).mean()
+    # The logarithm of a mean of draws is a little below that of the sum over all.
+    for power in (0.0, 0.5, 1.0):
+        assert float(losses[power]) == pytest.approx(float(losses["all items"]), rel=0.03)
 
 
 def test_items_that_nobody_took_are_never_negatives_and_keep_no_vector_of_their_own():

@@ -36,10 +36,28 @@ def test_uniform_negatives_of_a_part_leave_the_rest_alone():
         torch.testing.assert_close(negatives.log_q.exp(), torch.full((len(negatives.items),), 1 / 3))
 
 
+def test_popular_negatives_of_a_part_leave_the_rest_alone():
+    drawn = torch.tensor([True, True, False, True, True, False])
+    sampler = PopularityNegatives(COUNTS, 0.5, drawn)
+    weights = torch.tensor([10.0, 1, 1, 3])
+    sample = sampler(3, seeded())
+    assert {0, 1, 3, 4} >= set(sample.items.tolist())
+    of_items = dict(zip([0, 1, 3, 4], (weights / weights.sum()).tolist(), strict=True))
+    torch.testing.assert_close(sample.log_q.exp(), torch.tensor([of_items[item] for item in sample.items.tolist()]))
+    many = torch.cat([sampler(3, generator).items for generator in map(seeded, range(5000))])
+    shares = torch.bincount(many, minlength=6) / len(many)
+    torch.testing.assert_close(shares, torch.tensor([10.0, 1, 0, 1, 3, 0]) / 15, atol=0.02, rtol=0)
+    every = sampler(4, seeded())
+    assert every.items.tolist() == [0, 1, 3, 4]
+    torch.testing.assert_close(every.log_q.exp(), torch.full((4,), 1 / 4))
+
+
 @pytest.mark.parametrize("drawn", [torch.zeros(4, dtype=torch.bool), torch.ones(3, dtype=torch.bool), torch.ones(4)])
 def test_a_part_that_draws_nothing_or_does_not_fit_is_refused(drawn):
     with pytest.raises(ArgumentError, match=r"drawn must be bool \[4\] with at least one True"):
         UniformNegatives(4, drawn)
+    with pytest.raises(ArgumentError, match=r"drawn must be bool \[4\] with at least one True"):
+        PopularityNegatives(torch.arange(4), 0.5, drawn)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
