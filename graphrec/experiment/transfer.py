@@ -124,6 +124,9 @@ class TransferStudy:
         trains: Other training of a comparator, by its name.
         quiet: Show no progress.
 
+    Raises:
+        ArgumentError: ``train`` does not select.
+
     Source:
         CMF: Singh and Gordon, "Relational Learning via Collective Matrix Factorization" (KDD 2008), with the implicit
         loss of Hu et al. (ICDM 2008).
@@ -138,6 +141,8 @@ class TransferStudy:
         quiet: bool = True,
         ease: Mapping[str, Any] | None = None,
     ) -> None:
+        if train is not None and not train.select:
+            raise ArgumentError("train.select must be true in a transfer: every setting selects on a validation part")
         self.pair = pair
         self.train = TrainConfig(select_by="ndcg@10") if train is None else train
         self.options = dict(options or {})

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +268,8 @@ def run_transfer(
         raise ConfigError("--model is for one run; a transfer takes --settings and --comparators")
     if take_option(options, "data.kg")[1] is not None:
         raise ConfigError("--data.kg is for one run; a transfer takes --kg, which is of both domains")
+    if take_option(options, "train.select")[1] is not None:
+        raise ConfigError("--train.select is for one run; every setting of a transfer selects on a validation part")
     rest, own = _taken(options, target, "CrossDomainKGAT", CROSS_OPTIONS)
     rest, given["ease"] = _taken(rest, target, "EASE", EASE_OPTIONS)
     config = read_options(["--model", FLAGSHIP, *rest], target).config
@@ -300,7 +302,8 @@ def run_transfer(
     trains = {}
     if find_committed(target, "LightGCN") is not None:
         trains["light-gcn"] = read_options(["--model", "LightGCN"], target).config.train
-    return compare_transfer(pair, train=config.train, options={**asked, **own}, trains=trains, out=out, **given)
+    train = replace(config.train, select=True)  # whatever the target's own configuration does
+    return compare_transfer(pair, train=train, options={**asked, **own}, trains=trains, out=out, **given)
 
 
 def _taken(options: Sequence[str], target: str, model: str, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

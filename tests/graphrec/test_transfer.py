@@ -9,6 +9,7 @@ import torch
 import kg_loaders
 from graphrec.cli import main
 from graphrec.errors import ArgumentError, ConfigError
+from graphrec.experiment import transfer_comparison
 from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
 from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, run_transfer
 from graphrec.histories import Histories
@@ -380,6 +381,22 @@ def test_what_a_committed_configuration_asks_of_one_domain_alone_is_left_out_and
     assert seen[-1].model.second.relax == 0.3
     with pytest.raises(ConfigError, match="--model.popularity_prior is not for a transfer: CrossDomainKGAT has none"):
         run_transfer("ml-1m", "ml-100k", {"on": "user"}, ["--model.popularity_prior", "3"])
+
+
+def test_every_setting_of_a_transfer_selects(tmp_path, monkeypatch):
+    graphs = {"far": linked().source, "near": planted(num_users=60, num_items=100, seed=2)}
+    load_by_name(graphs, monkeypatch)
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near" / "inductive_kgat.yaml").write_text("model: {name: InductiveKGAT}\ntrain: {select: false}\n")
+    monkeypatch.setattr("graphrec.experiment.catalogue.configs_root", lambda: tmp_path)
+    given = {}
+    monkeypatch.setattr(transfer_comparison, "compare_transfer", lambda pair, **rest: given.update(rest))
+    run_transfer("far", "near", {"on": "user"}, [])
+    assert given["train"].select
+    with pytest.raises(ConfigError, match="--train.select is for one run; every setting of a transfer selects"):
+        run_transfer("ml-1m", "ml-100k", {"on": "user"}, ["--train.select", "false"])
+    with pytest.raises(ArgumentError, match="train.select must be true in a transfer"):
+        TransferStudy(linked(), replace(TRAIN, select=False), OPTIONS)
 
 
 @pytest.mark.parametrize(
