@@ -136,12 +136,7 @@ def compare_transfer(
     seeds = tuple(dict.fromkeys(seeds))
     if not seeds:
         raise ArgumentError("seeds must hold at least one seed, got none")
-    is_cold: Tensor | None = None  # of the test users, in their order
-    if cold is not None:
-        is_cold = torch.from_numpy(np.isin(np.unique(pair.target.part("test").user), cold))
-        num_cold, num_others = int(is_cold.sum()), int((~is_cold).sum())
-        if min(num_cold, num_others) < 2:
-            raise ArgumentError(f"an interval takes two test users, got {num_cold} cold ones and {num_others} others")
+    is_cold = None if cold is None else _cold_among_test_users(pair, cold)
     studies = {
         part: TransferStudy(_with_kg(pair, part), train, options, trains, quiet=True, ease=ease)
         for part in _checked(kg, pair)
@@ -154,13 +149,7 @@ def compare_transfer(
     reference = next((entry for entry in entries if entry.name == versus), None)
     if reference is None:
         raise ArgumentError(f"kg must hold 'full' or 'shuffled': {versus!r} cannot do without a knowledge graph")
-    order = [(entry, seed) for seed in seeds for entry in entries if seed in entry.seeds]  # the source is learned once
-    runs: dict[_Entry, list[_Run]] = {entry: [] for entry in entries}
-    for number, (entry, seed) in enumerate(order, 1):
-        if not quiet:
-            part = f", {KG_NAMES[entry.kg]}" if entry.kg else ""
-            print(f"run {number} of {len(order)}: {entry.name}{part}, seed {seed}", file=sys.stderr, flush=True)
-        runs[entry].append(_run(entry.study, entry.name, seed, metrics, out))
+    runs = _run_all(entries, seeds, metrics, out, quiet)
     values = {entry: {m: torch.stack([run.per_user[m] for run in runs[entry]]) for m in metrics} for entry in entries}
     columns, whose = metrics, "of the target"
     if is_cold is not None:
@@ -168,33 +157,21 @@ def compare_transfer(
         for by_metric in values.values():
             by_metric[columns[-1]] = by_metric[metric][:, ~is_cold]
             by_metric.update({m: by_metric[m][:, is_cold] for m in metrics})
-    means = {entry.row_name: by_metric[metric].mean(0) for entry, by_metric in values.items()}
-    against = means.pop(reference.row_name)
-    tests = paired_bootstrap_rows(means, against, NUM_SAMPLES)
-    rows = [
-        Row(
-            LABELS[entry.name],
-            entry.kg,
-            entry.seeds,
-            {m: Figure(*combined_interval(values[entry][m], NUM_SAMPLES)) for m in columns},
-            None if entry is reference else tests[entry.row_name].p_holm,
-            sum(run.seconds for run in runs[entry]) / len(runs[entry]),
-            max(run.peak_memory_mb for run in runs[entry]),
-        )
-        for entry in entries
-    ]
-    table = Table(
-        f"{pair.source.name} -> {pair.target.name}",
-        whose,
-        "test",
-        columns,
-        tuple(rows),
-        metric,
-        rows[entries.index(reference)].label,
-    )
+    rows = _rows(runs, values, reference, columns, metric)
+    domains, versus_label = f"{pair.source.name} -> {pair.target.name}", rows[entries.index(reference)].label
+    table = Table(domains, whose, "test", columns, tuple(rows), metric, versus_label)
     if out is not None:
         table.save(out)
     return table
+
+
+def _cold_among_test_users(pair: LinkedPair, cold: NDArray[np.int64]) -> Tensor:
+    """Return which of the test users, in their order, are cold."""
+    is_cold = torch.from_numpy(np.isin(np.unique(pair.target.part("test").user), cold))
+    num_cold, num_others = int(is_cold.sum()), int((~is_cold).sum())
+    if min(num_cold, num_others) < 2:
+        raise ArgumentError(f"an interval takes two test users, got {num_cold} cold ones and {num_others} others")
+    return is_cold
 
 
 def _checked(kg: Sequence[KgName], pair: LinkedPair) -> tuple[KgName, ...]:
@@ -231,6 +208,45 @@ def _entries(name: str, studies: Mapping[KgName, TransferStudy], seeds: tuple[in
         return [_Entry(name, "", studies[first], seeds)]
     needs_kg = name == "content-knn" or (name == "fbsm-source" and not studies[first].options.get("modalities"))
     return [_Entry(name, part, study, seeds) for part, study in studies.items() if part != "none" or not needs_kg]
+
+
+def _run_all(
+    entries: Sequence[_Entry], seeds: Sequence[int], metrics: Sequence[str], out: Path | None, quiet: bool
+) -> dict[_Entry, list[_Run]]:
+    """Fit and measure each row to be with each of its seeds."""
+    order = [(entry, seed) for seed in seeds for entry in entries if seed in entry.seeds]  # the source is learned once
+    runs: dict[_Entry, list[_Run]] = {entry: [] for entry in entries}
+    for number, (entry, seed) in enumerate(order, 1):
+        if not quiet:
+            part = f", {KG_NAMES[entry.kg]}" if entry.kg else ""
+            print(f"run {number} of {len(order)}: {entry.name}{part}, seed {seed}", file=sys.stderr, flush=True)
+        runs[entry].append(_run(entry.study, entry.name, seed, metrics, out))
+    return runs
+
+
+def _rows(
+    runs: Mapping[_Entry, Sequence[_Run]],
+    values: Mapping[_Entry, Mapping[str, Tensor]],
+    reference: _Entry,
+    columns: Sequence[str],
+    metric: str,
+) -> list[Row]:
+    """Return the table's rows: figures with intervals, and a paired test of each against the reference."""
+    means = {entry.row_name: by_metric[metric].mean(0) for entry, by_metric in values.items()}
+    against = means.pop(reference.row_name)
+    tests = paired_bootstrap_rows(means, against, NUM_SAMPLES)
+    return [
+        Row(
+            LABELS[entry.name],
+            entry.kg,
+            entry.seeds,
+            {m: Figure(*combined_interval(values[entry][m], NUM_SAMPLES)) for m in columns},
+            None if entry is reference else tests[entry.row_name].p_holm,
+            sum(run.seconds for run in of_entry) / len(of_entry),
+            max(run.peak_memory_mb for run in of_entry),
+        )
+        for entry, of_entry in runs.items()
+    ]
 
 
 def run_transfer(
