@@ -129,6 +129,10 @@ def test_without_a_test_part_validation_is_compared(dataset: Path, tmp_path: Pat
     table = compare(str(dataset), seeds=[0], options=SHORT, out=tmp_path, graph=graph, quiet=True)
     assert table.part == "valid"
     assert all(row.figures["recall@10"].mean >= 0 for row in table.rows)
+    # Also where a configuration would train on both parts at once.
+    options = [*SHORT, "--train.select=false"]
+    again = compare(str(dataset), seeds=[0], options=options, out=tmp_path / "at-once", graph=graph, quiet=True)
+    assert [row.figures for row in again.rows] == [row.figures for row in table.rows]
 
 
 @pytest.mark.parametrize(
