@@ -125,7 +125,7 @@ class TransferStudy:
         quiet: Show no progress.
 
     Raises:
-        ArgumentError: ``train`` does not select.
+        ArgumentError: ``train`` or one of ``trains`` does not select.
 
     Source:
         CMF: Singh and Gordon, "Relational Learning via Collective Matrix Factorization" (KDD 2008), with the implicit
@@ -141,12 +141,12 @@ class TransferStudy:
         quiet: bool = True,
         ease: Mapping[str, Any] | None = None,
     ) -> None:
-        if train is not None and not train.select:
-            raise ArgumentError("train.select must be true in a transfer: every setting selects on a validation part")
         self.pair = pair
         self.train = TrainConfig(select_by="ndcg@10") if train is None else train
         self.options = dict(options or {})
         self.trains = dict(trains or {})
+        if not all(each.select for each in (self.train, *self.trains.values())):
+            raise ArgumentError("train.select must be true in a transfer: every setting selects on a validation part")
         self.ease = dict(ease or {})
         self.quiet = quiet
         self._before: tuple[int, Fitted] | None = None
@@ -305,7 +305,7 @@ class TransferStudy:
         start = time.perf_counter()
         # All users: few of the items of one are held out. And these alone are ranked, as nobody took them: all items
         # of the target are such.
-        train = replace(self.train, select=True, refit=True, valid_users=0)
+        train = replace(self.train, refit=True, valid_users=0)
         held_out = np.unique(graph.part("valid").item).tolist()
         evaluator = Evaluator([self.train.select_by], seed=seed, candidates=held_out)
         Trainer(train, seed=seed, quiet=self.quiet).fit(model, graph, evaluator)

@@ -155,9 +155,10 @@ class ItemSide(GradientRecommender):
         """Note which items were taken at all, and by the same users; see :meth:`GradientRecommender.prepare`."""
         counts = torch.bincount(histories.items, minlength=self.num_items)
         self.taken.copy_(counts > 0)
-        self.negatives = UniformNegatives(self.num_items, self.taken)
         if self.negative_power:
             self.negatives = PopularityNegatives(counts, self.negative_power, self.taken)
+        else:
+            self.negatives = UniformNegatives(self.num_items, self.taken)
         for near in (self.co, self.like):
             if near is not None:
                 near.prepare(histories)

@@ -102,12 +102,17 @@ class GradientFit:
                 self._train(self.config.epochs)
                 self._end_select()
             if self.state.phase == "refit":
-                self._train(self.stopping.best_epoch if self.config.select else self.config.epochs)
+                self._train(self._num_refit_epochs)
                 self._finish()
         self.model.eval()
         return self._result()
 
     # Phases
+
+    @property
+    def _num_refit_epochs(self) -> int:
+        """As many as selecting chose, or without it all."""
+        return self.stopping.best_epoch if self.config.select else self.config.epochs
 
     def _begin(self, phase: Phase) -> None:
         """Draw the weights from the seed and stand before the first step of ``phase``."""
@@ -325,7 +330,7 @@ class GradientFit:
         if self.config.select:
             valid = self.state.chosen_valid or selected[self.stopping.best_epoch - 1]["valid"]
         return TrainResult(
-            best_epoch=self.stopping.best_epoch if self.config.select else self.config.epochs,
+            best_epoch=self._num_refit_epochs,
             best_value=valid.get(self.config.select_by, -math.inf),
             valid=dict(valid),
             num_epochs=len(selected),

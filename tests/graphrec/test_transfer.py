@@ -397,6 +397,8 @@ def test_every_setting_of_a_transfer_selects(tmp_path, monkeypatch):
         run_transfer("ml-1m", "ml-100k", {"on": "user"}, ["--train.select", "false"])
     with pytest.raises(ArgumentError, match="train.select must be true in a transfer"):
         TransferStudy(linked(), replace(TRAIN, select=False), OPTIONS)
+    with pytest.raises(ArgumentError, match="train.select must be true in a transfer"):
+        TransferStudy(linked(), TRAIN, OPTIONS, trains={"light-gcn": replace(TRAIN, select=False)})
 
 
 @pytest.mark.parametrize(
