@@ -129,7 +129,7 @@ class HistoryAttentionPooling(nn.Module):
         else:
             alpha = self._normalized(scores, offsets)
             out = weighted_sum(alpha, x, layout)
-        out = out.flatten(1)
+        out = out.flatten(1).to(torch.promote_types(x.dtype, self.att.dtype))  # the kernels give single precision
         return (out, alpha) if return_attention_weights else out
 
     def _tempered(self, scores: Tensor, offsets: Tensor) -> Tensor:

@@ -94,8 +94,17 @@ class HistoryMatch(nn.Module):
             scores: As in :meth:`forward`.
             candidate: A candidate for each pair, ``[num_pairs, channels]``.
             user: The row of the history of each pair, int64 ``[num_pairs]``.
+
+        Raises:
+            ArgumentError: Sizes that do not fit, or a row out of range.
         """
         layout = self._layout(x, offsets, scores, candidate)
+        if user.shape != (len(candidate),):
+            raise ArgumentError(f"user must have shape [{len(candidate)}], one a candidate, got {list(user.shape)}")
+        if user.numel() and not 0 <= int(user.min()) <= int(user.max()) < layout.num_dst:
+            raise ArgumentError(
+                f"user must be within 0..{layout.num_dst - 1}, got {int(user.min())}..{int(user.max())}"
+            )
         alpha = segment_softmax(scores.unsqueeze(1), layout).squeeze(1)
         lengths = (offsets[1:] - offsets[:-1])[user]
         pair = torch.repeat_interleave(torch.arange(len(user), device=x.device), lengths)

@@ -63,7 +63,7 @@ class LightGCNConv(_FusedConv):
             if edge_weight.shape != (layout.num_edges,):
                 raise ArgumentError(f"edge_weight must have shape [{layout.num_edges}], got {list(edge_weight.shape)}")
             weights = weights * layout.arrange(edge_weight)
-        return self._aggregate_edges(weights.unsqueeze(1), x_src, layout).squeeze(1)
+        return self._aggregate_edges(weights.unsqueeze(1), x_src, layout).squeeze(1).to(x_src.dtype)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels})"

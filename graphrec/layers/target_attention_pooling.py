@@ -115,7 +115,8 @@ class TargetAttentionPooling(nn.Module):
         weights = self.lin_score(torch.where(hidden > 0, hidden, hidden * self.slope)).squeeze(2)
         if self.normalizer == "softmax":
             weights = segment_softmax(weights, layout)
-        out = weighted_sum(weights, x, layout)
+        # The kernels give single precision.
+        out = weighted_sum(weights, x, layout).to(torch.promote_types(x.dtype, self.lin_item.weight.dtype))
         if target.dim() == 2:
             out, weights = out.squeeze(1), weights.squeeze(1)
         return (out, weights) if return_attention_weights else out

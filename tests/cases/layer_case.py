@@ -173,6 +173,15 @@ class LayerCase(ABC):
             out = self.call(layer, replace(nothing, x=nobody, x_dst=None if given.x_dst is None else given.x_dst[:0]))
             assert out.shape == (0, self.call(layer, given).size(1))
 
+    def test_without_sources_gradients_are_finite(self) -> None:
+        layer = self.layer()
+        for given in self.samples():
+            nothing = given.edges(torch.empty(0, dtype=torch.int64))
+            x = nothing.x[:0].clone().requires_grad_()
+            self.call(layer, replace(nothing, x=x)).sum().backward()
+            assert x.grad is None or x.grad.shape == x.shape
+            assert all(weight.grad is None or weight.grad.isfinite().all() for weight in layer.parameters())
+
     def test_one_call_like_another_bit_by_bit(self) -> None:
         layer, given = self.layer(torch.float32), sample(dtype=torch.float32)
         # In this mode torch fills memory that nobody wrote with NaN: whoever reads it is found out.
@@ -323,17 +332,17 @@ class LayerCase(ABC):
         for weight, gradient in zip(layer.parameters(), gradients, strict=True):
             torch.testing.assert_close(weight.grad, gradient, atol=0.1 * float(gradient.abs().max()), rtol=0.1)
 
-    def test_weights_in_half_precision_are_close(self) -> None:
+    def test_half_precision_stays_and_is_close(self) -> None:
         layer, given = self.layer(torch.float32), sample(dtype=torch.float32)
-        if not list(layer.parameters()):
-            pytest.skip("the layer has no weights")
         for weight in layer.parameters():
             weight.data.mul_(0.3)
         expected = self.call(layer, given)
         half = self.call(layer.bfloat16(), replace(given, x=given.x.bfloat16(), edge_attr=given.edge_attr.bfloat16()))
         assert half.dtype == torch.bfloat16
+        assert half.requires_grad == bool(list(layer.parameters()))
         torch.testing.assert_close(half.float(), expected, atol=0.1, rtol=0.1)
-        half.float().square().sum().backward()
+        if half.requires_grad:
+            half.float().square().sum().backward()
         assert all(weight.grad.isfinite().all() for weight in layer.parameters())
 
     # Mistakes

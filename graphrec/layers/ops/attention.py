@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from graphrec.errors import ArgumentError
 from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import (
@@ -53,7 +54,11 @@ def weighted_sum(alpha: Tensor, x: Tensor, layout: EdgeLayout) -> Tensor:
     Returns:
         ``[num_dst, channels]`` or ``[num_dst, heads, channels]``. Memory: the output, plus one scalar per edge
         and head. Backward is one transposed product and one product sampled at the edges.
+
+    Raises:
+        ArgumentError: Shapes that do not fit each other or the layout.
     """
+    _check(layout, x, alpha=alpha)
     dtype = working_dtype(alpha, x)
     heads = alpha.unsqueeze(1) if alpha.dim() == 1 else alpha
     out = cast(Tensor, _WeightedSum.apply(heads.to(dtype), x.to(dtype), layout))  # type: ignore[no-untyped-call]
@@ -71,9 +76,24 @@ def attend(scores: Tensor, x: Tensor, layout: EdgeLayout) -> tuple[Tensor, Tenso
 
     Returns:
         ``(out, alpha)``, ``[num_dst, heads, channels]`` and ``[num_edges, heads]`` in layout order.
+
+    Raises:
+        ArgumentError: Shapes that do not fit each other or the layout.
     """
+    _check(layout, x, scores=scores)
     dtype = working_dtype(scores, x)
     return cast(tuple[Tensor, Tensor], _Attend.apply(scores.to(dtype), x.to(dtype), layout))  # type: ignore[no-untyped-call]
+
+
+def _check(layout: EdgeLayout, x: Tensor, **of_edges: Tensor) -> None:
+    """Make sure that the shapes of what is summed fit."""
+    layout.check_rows("source", x=x)
+    layout.check_rows("edge", **of_edges)
+    for name, tensor in of_edges.items():
+        if tensor.dim() == 2 and x.dim() == 3 and tensor.size(1) != x.size(1):
+            raise ArgumentError(
+                f"{name} must have a column for each of the {x.size(1)} heads of x, got {list(tensor.shape)}"
+            )
 
 
 class _SegmentSoftmax(torch.autograd.Function):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -198,6 +198,19 @@ class EdgeLayout:
         return cast(tuple[Tensor, Tensor, Tensor], self._kept["transposed"])
 
     # What belongs to edges
+
+    def check_rows(self, of: Literal["source", "destination", "edge"], **tensors: Tensor | None) -> None:
+        """Make sure that tensors have a row for each source, each destination or each edge.
+
+        The compiled loops see addresses alone: behind too few rows they would read whatever lies there.
+
+        Raises:
+            ArgumentError: One has not.
+        """
+        count = {"source": self.num_src, "destination": self.num_dst, "edge": self.num_edges}[of]
+        for name, tensor in tensors.items():
+            if tensor is not None and tensor.size(0) != count:
+                raise ArgumentError(f"{name} must have a row for each {of}, {count}, got {list(tensor.shape)}")
 
     def arrange(self, values: Tensor) -> Tensor:
         """Bring ``values`` (``[num_edges, ...]``) from the caller's order into layout order."""

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphrec.errors import ArgumentError
 from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import product, working_dtype
@@ -42,7 +43,16 @@ def gatv2_scores(
     Returns:
         ``[num_edges, heads]`` in layout order. Vectors of edges exist for a block at a time, in backward too, which
         makes them twice: sorted by destination, and by source.
+
+    Raises:
+        ArgumentError: Shapes that do not fit each other or the layouts.
     """
+    layout.check_rows("source", source=source)
+    layout.check_rows("destination", destination=destination)
+    types.check_rows("source", vectors=vectors)
+    for name, part in {"source": source, "destination": destination, "vectors": vectors}.items():
+        if part.shape[1:] != att.shape:
+            raise ArgumentError(f"{name} must have heads and channels {list(att.shape)}, got {list(part.shape)}")
     parts = (att, source, destination, vectors)
     dtype = working_dtype(*parts)
     return cast(
@@ -109,7 +119,7 @@ class _Slopes:
         self.heads = heads
         self.negative_slope = negative_slope
         self.width = tables[0].size(1)
-        self.ones = torch.ones_like(tables[0][:1]).expand(_block_size(self.width), -1).contiguous()
+        self.ones = tables[0].new_ones(_block_size(self.width), self.width)
 
     def sum(
         self,

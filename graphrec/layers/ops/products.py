@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from graphrec.errors import ArgumentError
 from graphrec.layers.ops import compiled
 from graphrec.layers.ops.edges import EdgeLayout
 from graphrec.layers.ops.kernels import product, sampled_product, working_dtype
@@ -24,7 +25,16 @@ def dot_scores(query: Tensor, key: Tensor, layout: EdgeLayout) -> Tensor:
 
     Returns:
         ``[num_edges, heads]`` in layout order. Backward is one product and one transposed product.
+
+    Raises:
+        ArgumentError: Shapes that do not fit each other or the layout.
     """
+    layout.check_rows("destination", query=query)
+    layout.check_rows("source", key=key)
+    if query.shape[1:] != key.shape[1:]:
+        raise ArgumentError(
+            f"query and key must have the same heads and channels, got {list(query.shape)}, {list(key.shape)}"
+        )
     dtype = working_dtype(query, key)
     return cast(Tensor, _DotScores.apply(query.to(dtype), key.to(dtype), layout))  # type: ignore[no-untyped-call]
 

@@ -38,7 +38,15 @@ def additive_scores(
 
     Returns:
         ``[num_edges, heads]`` in layout order. Gradients take one pass over the edges for each summand.
+
+    Raises:
+        ArgumentError: Shapes that do not fit the layouts.
     """
+    layout.check_rows("source", source=source)
+    layout.check_rows("destination", destination=destination)
+    layout.check_rows("edge", edge=edge)
+    if types is not None:
+        types.check_rows("source", by_type=by_type)
     parts = (source, destination, by_type, edge)
     dtype = working_dtype(*parts)
     cast_parts = (None if part is None else part.to(dtype) for part in parts)

@@ -107,3 +107,8 @@ def test_what_adapts_starts_as_plain_attention_and_is_checked():
         HistoryAttentionPooling(3, temperature="user")
     with pytest.raises(ArgumentError, match="k must be >= 1, got 0"):
         HistoryAttentionPooling(3, normalizer="topk", k=0)
+
+
+def test_half_precision_stays():
+    pool, x = make(2).bfloat16(), torch.randn(6, 3, dtype=torch.bfloat16)
+    assert pool(x, ITEMS, OFFSETS).dtype == torch.bfloat16

@@ -94,3 +94,15 @@ def test_sizes_that_do_not_fit_are_named():
         match(x, OFFSETS, scores[:3], v)
     with pytest.raises(ArgumentError, match="temperature must be >= 0.025, got 0.01"):
         HistoryMatch(0.01)
+
+
+@pytest.mark.parametrize("num_pairs", [4, 40_000])  # of so many the compiled loops would read past the candidates
+def test_pairs_that_do_not_fit_are_refused(num_pairs):
+    x, scores, v = (part.detach().float() for part in parts())
+    wide = torch.nn.functional.pad(x, (0, 27)), torch.nn.functional.pad(v, (0, 27))
+    match, user = HistoryMatch(0.1), torch.zeros(num_pairs, dtype=torch.int64)
+    with pytest.raises(ArgumentError, match=r"user must have shape \[3\], one a candidate"):
+        match.match_pairs(wide[0], OFFSETS, scores, wide[1][:3], user)
+    for outside in (-1, 4):
+        with pytest.raises(ArgumentError, match=r"user must be within 0\.\.3, got "):
+            match.match_pairs(x, OFFSETS, scores, v[:2], torch.tensor([0, outside]))

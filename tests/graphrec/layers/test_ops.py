@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphrec.errors import ArgumentError
-from graphrec.layers.ops import EdgeLayout, segment_softmax, weighted_sum
+from graphrec.layers.ops import (
+    EdgeLayout,
+    additive_scores,
+    attend,
+    dot_scores,
+    gatv2_scores,
+    segment_softmax,
+    weighted_sum,
+)
 
 
 @st.composite
@@ -55,3 +63,34 @@ def test_edges_out_of_range_are_refused():
         EdgeLayout.from_edge_index(torch.tensor([[0, 0], [0, 2]]), num_src=3, num_dst=2)
     with pytest.raises(ArgumentError, match="edge_index must be integers"):
         EdgeLayout.from_edge_index(torch.zeros(3, 2), num_src=3, num_dst=2)
+
+
+@pytest.mark.parametrize("num_edges", [3, 1 << 17])  # torch's kernels and the compiled ones, which see addresses alone
+def test_what_does_not_fit_the_edges_is_refused(num_edges):
+    layout = EdgeLayout.from_edge_index(torch.zeros(2, num_edges, dtype=torch.int64), num_src=4, num_dst=5)
+    types = layout.types(torch.zeros(num_edges, dtype=torch.int64), 2)
+    x, y, att = torch.zeros(4, 1, 8), torch.zeros(5, 1, 8), torch.zeros(1, 8)
+    alpha, vectors = torch.zeros(num_edges, 1), torch.zeros(2, 1, 8)
+    for call, message in [
+        (lambda: dot_scores(y[:3], x, layout), r"query must have a row for each destination, 5, got \[3, 1, 8\]"),
+        (lambda: dot_scores(y, x[:3], layout), "key must have a row for each source, 4"),
+        (lambda: dot_scores(y, x[..., :4], layout), "same heads and channels"),
+        (lambda: weighted_sum(alpha[:-1], x, layout), f"alpha must have a row for each edge, {num_edges}"),
+        (lambda: weighted_sum(alpha, x[:3], layout), "x must have a row for each source, 4"),
+        (lambda: weighted_sum(alpha, x.expand(-1, 2, -1), layout), "alpha must have a column for each of the 2 heads"),
+        (lambda: attend(alpha[:-1], x, layout), "scores must have a row for each edge"),
+        (lambda: attend(alpha, x[:3], layout), "x must have a row for each source, 4"),
+        (lambda: additive_scores(layout, x[:3, :, 0]), "source must have a row for each source, 4"),
+        (lambda: additive_scores(layout, None, y[:3, :, 0]), "destination must have a row for each destination, 5"),
+        (lambda: additive_scores(layout, by_type=vectors[:1, :, 0], types=types), "by_type must have a row for each"),
+        (lambda: additive_scores(layout, edge=alpha[:-1]), "edge must have a row for each edge"),
+        (lambda: gatv2_scores(att, x[:3], y, layout, vectors, types), "source must have a row for each source, 4"),
+        (lambda: gatv2_scores(att, x, y[:3], layout, vectors, types), "destination must have a row for each"),
+        (lambda: gatv2_scores(att, x, y, layout, vectors[:1], types), "vectors must have a row for each source, 2"),
+        (
+            lambda: gatv2_scores(att[:, :4], x, y, layout, vectors, types),
+            r"heads and channels \[1, 4\], got \[4, 1, 8\]",
+        ),
+    ]:
+        with pytest.raises(ArgumentError, match=message):
+            call()

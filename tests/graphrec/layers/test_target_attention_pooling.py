@@ -155,3 +155,9 @@ def test_what_does_not_fit_is_refused():
         TargetAttentionPooling(3, normalizer="softmx")
     with pytest.raises(ArgumentError, match="hidden_channels must be >= 1, got 0"):
         TargetAttentionPooling(3, 0)
+
+
+@pytest.mark.parametrize("normalizer", ["none", "softmax"])
+def test_half_precision_stays(normalizer):
+    pool, (x, target) = make(normalizer, torch.bfloat16), data(dtype=torch.bfloat16)
+    assert pool(x, ITEMS, OFFSETS, target).dtype == torch.bfloat16
