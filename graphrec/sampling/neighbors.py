@@ -25,10 +25,10 @@ ONLY_NODE, ONLY_EDGE = "node", ("node", "to", "node")  # what a homogeneous grap
 class NeighborSampler:
     """Samples the graph around seeds, hop by hop, and hands it out as PyG's loaders do.
 
-    From each node reached in the hop before, edges are followed against their direction to ``num_neighbors`` distinct
-    neighbours, all if there are no more. A node is expanded once, in the hop that first reached it. The batches have
-    the fields of those of ``NeighborLoader`` and ``LinkNeighborLoader``, so models written for these take them; unlike
-    these it needs no compiled package.
+    From each node reached in the hop before, ``num_neighbors`` distinct edges are followed against their direction, all
+    if there are no more: a neighbour by parallel edges may be drawn by each of them. A node is expanded once, in the
+    hop that first reached it. The batches have the fields of those of ``NeighborLoader`` and ``LinkNeighborLoader``, so
+    models written for these take them; unlike these it needs no compiled package.
 
     Args:
         data: ``Data`` with ``edge_index``, or ``HeteroData``. It is sorted once, here, and must not change afterwards.
@@ -89,7 +89,8 @@ class NeighborSampler:
         Returns:
             A graph of ``data``'s kind, with all of its node and edge attributes for what is in it and, for each type:
             ``n_id`` and ``e_id`` (indices into ``data``), ``num_sampled_nodes`` and ``num_sampled_edges`` (by hop; of
-            nodes first the seeds). ``batch_size`` and ``input_id`` stand with the type of the seeds.
+            nodes first the seeds). ``batch_size`` and ``input_id``, the place of each seed among the seeds given, stand
+            with their type.
 
         Raises:
             ArgumentError: ``seeds`` are no row of distinct nodes, or the type is missing or unknown.
@@ -99,7 +100,7 @@ class NeighborSampler:
         if len(torch.unique(seeds)) != len(seeds):
             raise ArgumentError("seeds must be distinct")
         batch, (store,) = self._around({kind: seeds}, [kind], generator)
-        store.batch_size, store.input_id = len(seeds), seeds
+        store.batch_size, store.input_id = len(seeds), torch.arange(len(seeds))
         return batch
 
     def sample_links(
@@ -119,8 +120,8 @@ class NeighborSampler:
             generator: The source of randomness, on the CPU; torch's global one when not given.
 
         Returns:
-            As from :meth:`sample`, without ``batch_size``, and with ``edge_label_index`` in the numbers of the batch
-            and ``edge_label``, at the edge type's store.
+            As from :meth:`sample`, without ``batch_size``, and with ``edge_label_index`` in the numbers of the batch,
+            ``edge_label``, and ``input_id``, the place of each pair, at the edge type's store.
 
         Raises:
             ArgumentError: Pairs of unknown nodes, or the type is missing or unknown.
@@ -145,7 +146,7 @@ class NeighborSampler:
             place = torch.stack([part[1] for part in parts])
         batch, _ = self._around(seeds, [], generator)
         store: Any = batch if edge_type is None else batch[edge_type]
-        store.edge_label_index = place
+        store.edge_label_index, store.input_id = place, torch.arange(edge_label_index.shape[1])
         if edge_label is not None:
             store.edge_label = edge_label
         return batch
@@ -158,11 +159,16 @@ class NeighborSampler:
         shuffle: bool = False,
         generator: torch.Generator | None = None,
     ) -> Iterator[Data | HeteroData]:
-        """Yield the graphs around all seeds, ``batch_size`` of them at a time; see :meth:`sample`."""
+        """Yield the graphs around all seeds, ``batch_size`` of them at a time; see :meth:`sample`.
+
+        ``input_id`` is the place of a seed among all of them, so that ``labels[batch.input_id]`` is theirs.
+        """
         check_range("batch_size", batch_size, low=1)
         order = torch.randperm(len(seeds), generator=generator) if shuffle else torch.arange(len(seeds))
         for rows in torch.split(order, batch_size):
-            yield self.sample(seeds[rows.to(seeds.device)], node_type, generator)
+            batch = self.sample(seeds[rows.to(seeds.device)], node_type, generator)
+            self._store_of(batch, self._checked_type(node_type)).input_id = rows
+            yield batch
 
     # How a batch is made
 

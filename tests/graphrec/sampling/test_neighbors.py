@@ -65,7 +65,7 @@ def test_a_batch_has_the_rows_of_its_nodes_and_edges():
     data = random_graph()
     batch = NeighborSampler(data, [4, 3]).sample(torch.tensor([9, 2, 30]), generator=generator())
     assert batch.n_id[:3].tolist() == [9, 2, 30]
-    assert batch.input_id.tolist() == [9, 2, 30]
+    assert batch.input_id.tolist() == [0, 1, 2]
     assert batch.batch_size == 3
     assert batch.num_nodes == len(batch.n_id) == sum(batch.num_sampled_nodes)
     assert sum(batch.num_sampled_edges) == len(batch.e_id) == batch.num_edges
@@ -125,7 +125,8 @@ def test_a_typed_batch_has_the_rows_of_its_nodes_and_edges():
     batch = NeighborSampler(data, [3, 2]).sample(torch.tensor([7, 1]), "user", generator())
     assert isinstance(batch, HeteroData)
     assert batch["user"].batch_size == 2
-    assert batch["user"].n_id[:2].tolist() == batch["user"].input_id.tolist() == [7, 1]
+    assert batch["user"].n_id[:2].tolist() == [7, 1]
+    assert batch["user"].input_id.tolist() == [0, 1]
     assert batch["brand"].num_sampled_nodes[0] == batch["item"].num_sampled_nodes[0] == 0
     for kind in data.node_types:
         assert torch.equal(batch[kind].x, data[kind].x[batch[kind].n_id])
@@ -160,17 +161,27 @@ def test_pairs_are_found_again_in_their_batch(distinct_ends):
     found = torch.stack([end[index] for end, index in zip(ends, store.edge_label_index, strict=True)])
     assert torch.equal(found, pairs)
     assert store.edge_label.tolist() == [1, 0, 1]
+    assert store.input_id.tolist() == [0, 1, 2]
 
 
 def test_batches_hold_every_seed_once():
     sampler = NeighborSampler(random_graph(), [2])
     seeds = torch.arange(0, 60, 2)
-    plain = [batch.input_id for batch in sampler.batches(seeds, 8)]
+    plain = [batch.n_id[: batch.batch_size] for batch in sampler.batches(seeds, 8)]
     assert [len(part) for part in plain] == [8, 8, 8, 6]
     assert torch.equal(torch.cat(plain), seeds)
-    mixed = torch.cat([batch.input_id for batch in sampler.batches(seeds, 8, shuffle=True, generator=generator())])
+    shuffled = list(sampler.batches(seeds, 8, shuffle=True, generator=generator()))
+    mixed = torch.cat([batch.n_id[: batch.batch_size] for batch in shuffled])
     assert not torch.equal(mixed, seeds)
     assert torch.equal(mixed.sort().values, seeds)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_input_id_finds_what_belongs_to_a_seed_as_in_pyg(shuffle):
+    seeds = torch.tensor([50, 20, 30, 10])
+    labels = seeds * 10  # in the seeds' order
+    for batch in NeighborSampler(random_graph(), [2]).batches(seeds, 3, shuffle=shuffle, generator=generator()):
+        assert torch.equal(labels[batch.input_id], batch.n_id[: batch.batch_size] * 10)
 
 
 def test_equal_seeds_draw_equal_batches():
