@@ -66,6 +66,8 @@ class Histories:
         ):
             if value is not None and value.shape != (size,):
                 raise ArgumentError(f"histories.{name} must have shape [{size}], got {list(value.shape)}")
+        if self.times is not None and not bool(self.times.isfinite().all()):
+            raise ArgumentError("histories.times must be finite: an item at no known moment has no place in the order")
         # One check of three facts; spelled out only when it fails.
         first, last = int(self.offsets[0]), int(self.offsets[-1])
         if first != 0 or last != self.items.numel() or bool((self.lengths < 0).any()):
@@ -90,6 +92,18 @@ class Histories:
             times=None if interactions.time is None else torch.from_numpy(interactions.time),
             weights=None if interactions.weight is None else torch.from_numpy(interactions.weight),
         )
+
+    def check_items(self, num_items: int) -> None:
+        """Make sure that all items are within a catalogue of ``num_items``.
+
+        Raises:
+            ArgumentError: One is not.
+        """
+        if not self.items.numel():
+            return
+        low, high = (int(bound) for bound in torch.aminmax(self.items))
+        if low < 0 or high >= num_items:
+            raise ArgumentError(f"histories.items must be within 0..{num_items - 1}, got {low}..{high}")
 
     @cached_property
     def lengths(self) -> Tensor:

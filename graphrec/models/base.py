@@ -270,15 +270,7 @@ class ClosedFormRecommender(Recommender):
             raise NotFittedError(
                 f"{type(self).__name__} has not been fitted; call fit(), or complete() of a Blend, or load its state"
             )
-        self.check_items(histories)
-
-    def check_items(self, histories: Histories) -> None:
-        """Make sure that all items of the histories are within the catalogue."""
-        items = histories.items
-        if items.numel() and not 0 <= int(items.min()) <= int(items.max()) < self.num_items:
-            raise ArgumentError(
-                f"histories.items must be within 0..{self.num_items - 1}, got {int(items.min())}..{int(items.max())}"
-            )
+        histories.check_items(self.num_items)
 
     def unfit(self) -> None:
         """Let go of what fitting found, and of the memory it takes."""
@@ -311,6 +303,10 @@ class GradientRecommender(Recommender):
     @abstractmethod
     def reset_parameters(self) -> None:
         """Draw all weights anew from torch's global generator."""
+
+    def starting_weights(self) -> Mapping[str, Tensor]:
+        """Return the weights, by name, that :meth:`reset_parameters` does not draw but takes from elsewhere."""
+        return {}
 
     def prepare(self, histories: Histories) -> None:
         """Take note of all training histories at once, before the first step on weights just drawn or restored.

@@ -185,6 +185,10 @@ class CrossDomainKGAT(InductiveKGAT):
             weight.requires_grad_(weight.requires_grad and (not frozen or name in USER_SIDE))
         self.reset_parameters()
 
+    def starting_weights(self) -> Mapping[str, Tensor]:
+        """Return what :meth:`start_from` was given; see :meth:`GradientRecommender.starting_weights`."""
+        return self._start
+
     def prepare(self, histories: Histories) -> None:
         """Note what was taken, now or in the training that this one starts from; see :class:`InductiveKGAT`."""
         before = self._start.get("taken")

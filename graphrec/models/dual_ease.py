@@ -80,7 +80,7 @@ class DualEASE(ShallowAutoencoder):
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Invert, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`."""
-        self.check_items(histories)
+        histories.check_items(self.num_items)
         self.check_users(histories)
         return best_penalty(self.l2, self.chosen_l2, lambda l2: self._solve(histories, l2), validate)
 

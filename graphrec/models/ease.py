@@ -87,7 +87,7 @@ class EASE(ShallowAutoencoder):
             ArgumentError: A value of ``l2`` is too small for float32 and these data, or the users are others than those
             of ``user_weights``.
         """
-        self.check_items(histories)
+        histories.check_items(self.num_items)
         self.check_users(histories)
         device = self.weight.device
         self.unfit()  # an earlier fit goes before the new matrix comes

@@ -92,7 +92,7 @@ class FBSM(ContentRecommender):
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Solve for :math:`W`, with validation for each value of ``l2``; see :meth:`ClosedFormRecommender.fit`."""
-        self.check_items(histories)
+        histories.check_items(self.num_items)
         device = self.features.device
         table = self._table.astype(np.float64)
         matrix = history_matrix(histories, self.num_items)

@@ -81,7 +81,7 @@ class IALS(ClosedFormRecommender):
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Alternate; with validation, for each combination; see :meth:`ClosedFormRecommender.fit`."""
-        self.check_items(histories)
+        histories.check_items(self.num_items)
         if validate is None or len(self.l2) == len(self.confidence) == 1:
             held = tuple(self.chosen.tolist()) if self.chosen.numel() else self.middle
             self._use(self._alternate(histories, *held), *held)

@@ -372,6 +372,7 @@ class InductiveKGAT(ItemSide):
         With self-attention, the attention of the last block from the last entry, averaged over the heads; entries that
         are not read have none.
         """
+        histories.check_items(self.num_items)
         h, _ = self.cached("vectors", self.item_vectors)
         if self.sequence is not None:
             read = self.sequence.recent(histories)
@@ -396,6 +397,7 @@ class InductiveKGAT(ItemSide):
         """
         if self.head is not None:
             return None
+        histories.check_items(self.num_items)
         h, g = self.cached("vectors", self.item_vectors)
         target = F.normalize(g[item], dim=0)
         if self.sequence is not None:
@@ -450,6 +452,7 @@ class InductiveKGAT(ItemSide):
         """
         if self.head is not None or self.match is not None:
             return None
+        histories.check_items(self.num_items)
         h, g = self.cached("vectors", self.item_vectors)
         candidates = self.cached("candidates", lambda: F.normalize(g, dim=1))
         user = F.normalize(self.user_vectors(histories, h), dim=1)
@@ -507,6 +510,7 @@ class InductiveKGAT(ItemSide):
 
     def _users_without_each(self, sequence: HistoryReader, histories: Histories) -> tuple[Tensor, Histories, Tensor]:
         """Return user vectors of length 1 without each entry that is read, these entries, and the places of all."""
+        histories.check_items(self.num_items)
         h, _ = self.cached("vectors", self.item_vectors)
         read, place = histories.recent_without_each(self.max_length)
 
@@ -562,6 +566,7 @@ class InductiveKGAT(ItemSide):
             The scores without a prior, ``[batch_size, num_candidates]``, and the user vectors, of length 1; these are
             not made where candidates attend to the history and no head asks for them.
         """
+        histories.check_items(self.num_items)
         if self.match is None:
             user = F.normalize(self.user_vectors(histories, h), dim=1)
             return self._multiplied(user, candidates, bias).scores(), user

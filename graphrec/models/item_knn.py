@@ -82,7 +82,7 @@ class ItemKNN(ClosedFormRecommender):
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Find the neighbours; with validation, for each combination; see :meth:`ClosedFormRecommender.fit`."""
-        self.check_items(histories)
+        histories.check_items(self.num_items)
         if validate is None or len(self.num_neighbors) == len(self.shrinkage) == 1:
             count, shrinkage = self.chosen_num_neighbors, self.chosen_shrinkage
             self._use(self.find_nearest(histories, count, shrinkage), count, shrinkage)

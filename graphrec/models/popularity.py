@@ -45,7 +45,7 @@ class Popularity(ClosedFormRecommender):
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Count the users of each item; there is nothing to choose."""
-        self.check_items(histories)
+        histories.check_items(self.num_items)
         self.counts = torch.bincount(histories.items, minlength=self.num_items).to(torch.float32)
         self.forget()
         return {}

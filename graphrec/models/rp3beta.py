@@ -83,7 +83,7 @@ class RP3beta(ClosedFormRecommender):
 
     def fit(self, histories: Histories, validate: Callable[[], float] | None = None) -> dict[str, float]:
         """Keep the histories; with validation, choose; see :meth:`ClosedFormRecommender.fit`."""
-        self.check_items(histories)
+        histories.check_items(self.num_items)
         device = self.pairs.device
         held = self.chosen_values
         matrix = history_matrix(histories, self.num_items)

@@ -123,6 +123,7 @@ class SequentialRecommender(GradientRecommender):
 
     def product(self, histories: Histories) -> Product:
         """Return what :meth:`score` multiplies; see :meth:`Recommender.product`."""
+        histories.check_items(self.num_items)
         state = self.scaled(self.last_states(histories.in_order().recent(self.max_length)))
         return Product(state, self.cached("candidates", lambda: self.unit(self.item)), self.item_bias)
 
@@ -143,6 +144,7 @@ class SequentialRecommender(GradientRecommender):
         return Product(self._states_without_each(histories), items, self.item_bias).scores()
 
     def _states_without_each(self, histories: Histories) -> Tensor:
+        histories.check_items(self.num_items)
         read, place = histories.recent_without_each(self.max_length)
         state: Tensor = self.cached_of(
             "states without each", read, lambda: self.scaled(self.last_states_without_each(read))

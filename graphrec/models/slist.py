@@ -109,7 +109,7 @@ class SLIST(ClosedFormRecommender):
         Raises:
             ArgumentError: A value of ``l2`` is too small for float32 and these data.
         """
-        self.check_items(histories)
+        histories.check_items(self.num_items)
         histories = histories.in_order()
         held = self.chosen_values
         if validate is None or len(self.l2) == len(self.recency) == len(self.alpha) == 1:

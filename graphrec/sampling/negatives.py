@@ -129,11 +129,15 @@ def untaken_items(histories: Histories, num_items: int, generator: torch.Generat
     Returns:
         int64 ``[total]``, in the order of ``histories.items``; -1 where the user took every item.
 
+    Raises:
+        ArgumentError: An item is not within 0..num_items - 1.
+
     Example:
         >>> untaken_items(Histories.from_lists([[0, 2], [0, 1, 2]]), 3, torch.Generator()).tolist()
         [1, 1, -1, -1, -1]
     """
     check_range("num_items", num_items, low=1)
+    histories.check_items(num_items)
     rows = histories.rows
     taken = torch.unique(rows * num_items + histories.items)
     num_taken = torch.bincount(torch.div(taken, num_items, rounding_mode="floor"), minlength=len(histories))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import graphrec
 from graphrec.errors import RunError
@@ -31,8 +32,10 @@ def run_identity(
     """Return everything that decides a run's result, flat and ready for JSON.
 
     These are the versions, the device, the seed, the training settings, the graph's fingerprint and
-    vocabularies, the model's class, its weights' names, types and shapes, and every plain setting (number,
-    text, switch, or a list of them) that the model, one of its modules or the evaluator holds as a public attribute.
+    vocabularies, the model's class, its weights' names, types and shapes, which of them are frozen, the values that
+    they start from where they are not drawn, the data that the model was made with (buffers outside its state, such as
+    a KG's edges), and every plain setting (number, text, switch, or a list of them) that the model, one of its modules
+    or the evaluator holds as a public attribute.
     """
     identity: dict[str, Any] = {
         "graphrec": graphrec.__version__,
@@ -49,9 +52,16 @@ def run_identity(
     settings = asdict(config)
     identity |= {f"train.{name}": value for name, value in settings.items() if name not in FREE_SETTINGS}
     made_anew = model.prepared_names() if isinstance(model, GradientRecommender) else ()
-    for name, weight in model.state_dict(keep_vars=True).items():
+    state = model.state_dict(keep_vars=True)
+    for name, weight in state.items():
         if name not in made_anew:
-            identity[f"weights.{name}"] = f"{weight.dtype} {list(weight.shape)}"
+            frozen = isinstance(weight, nn.Parameter) and not weight.requires_grad
+            identity[f"weights.{name}"] = f"{weight.dtype} {list(weight.shape)}{' frozen' if frozen else ''}"
+    identity |= {f"data.{name}": _of_values(data) for name, data in model.named_buffers() if name not in state}
+    for prefix, module in model.named_modules():
+        if isinstance(module, GradientRecommender):
+            for name, value in module.starting_weights().items():
+                identity[f"start.{prefix}.{name}"] = _of_values(value)
     holders: dict[str, object] = {f"model.{prefix}".rstrip("."): module for prefix, module in model.named_modules()}
     for prefix, holder in {**holders, "evaluator": evaluator}.items():
         for name, value in vars(holder).items():
@@ -86,6 +96,11 @@ def check_identity(path: Path, saved: Mapping[str, Any], current: Mapping[str, A
 def _digest(vocabulary: Vocabulary) -> str:
     text = "\x00".join(vocabulary).encode("utf-8", "surrogatepass")
     return f"{len(vocabulary)} ids, sha256 {hashlib.sha256(text).hexdigest()[:16]}"
+
+
+def _of_values(tensor: Tensor) -> str:
+    content = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+    return f"{tensor.dtype} {list(tensor.shape)}, sha256 {hashlib.sha256(content).hexdigest()[:16]}"
 
 
 def _short(value: object) -> object:

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -119,3 +120,10 @@ def test_only_one_history_is_read_without_each_item():
     for ask in (two.without_each, lambda: two.recent_without_each(3)):
         with pytest.raises(ArgumentError, match="histories must hold one row, got 2"):
             ask()
+
+
+@pytest.mark.parametrize("unknown", [math.nan, math.inf])
+def test_times_that_have_no_order_are_refused(unknown):
+    times = torch.tensor([5.0, unknown, 3.0], dtype=torch.float64)
+    with pytest.raises(ArgumentError, match=r"histories\.times must be finite"):
+        Histories(torch.tensor([0, 1, 2]), torch.tensor([0, 3]), times=times)

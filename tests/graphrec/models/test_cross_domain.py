@@ -157,6 +157,8 @@ def test_a_trained_start_is_kept_and_a_frozen_encoder_stays():
     warm = CrossDomainKGAT.from_graph(union, **options)
     warm.start_from(state)
     warm.prepare(train_histories(union))
+    assert warm.starting_weights().keys() == state.keys()
+    assert not before.starting_weights()
     known = state["taken"]
     assert torch.equal(warm.item[known], state["item"][known])
     assert warm.taken[known].all()

@@ -28,6 +28,25 @@ def renamed(graph):
     return replace(graph, users=Vocabulary([f"u{i}" for i in range(graph.num_users)], "user"))
 
 
+def frozen():
+    model = TinyModel()
+    model.inputs.weight.requires_grad_(False)
+    return model
+
+
+def with_data(value):
+    model = TinyModel()
+    model.register_buffer("edges", torch.tensor([value]), persistent=False)
+    return model
+
+
+def started():
+    model = TinyModel()
+    weights = {"inputs.weight": torch.zeros(30, 8)}
+    model.starting_weights = lambda: weights
+    return model
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -39,6 +58,12 @@ def renamed(graph):
         (lambda: {"model": TinyModel(num_negatives=9)}, "model.num_negatives was 5, is 9"),
         (lambda: {"graph": tiny_graph(seed=1)}, "graph was '"),
         (lambda: {"graph": renamed(tiny_graph())}, "users was '41 ids"),
+        (
+            lambda: {"model": frozen()},
+            "weights.inputs.weight was 'torch.float32 [30, 8]', is 'torch.float32 [30, 8] frozen'",
+        ),
+        (lambda: {"model": with_data(2)}, "data.edges was 'absent', is 'torch.int64 [1], sha256 "),
+        (lambda: {"model": started()}, "start..inputs.weight was 'absent', is 'torch.float32 [30, 8], sha256 "),
         (lambda: {"evaluator": ScriptedEvaluator([])}, "evaluator.metrics was ['recall@5', 'mrr'], is ['mrr']"),
         (lambda: {"evaluator": StubEvaluator(seed=2)}, "evaluator.seed was 0, is 2"),
     ],
@@ -53,6 +78,12 @@ def test_a_difference_is_named(change, named):
 def test_what_changes_no_result_is_free():
     other = tiny_config(checkpoint_minutes=1.0, device="auto" if not torch.cuda.is_available() else "cpu")
     check_identity(PATH, identity(), identity(config=other, graph=replace(tiny_graph(), name="other")))
+
+
+def test_data_outside_the_state_count_by_their_values():
+    check_identity(PATH, identity(model=with_data(2)), identity(model=with_data(2)))
+    with pytest.raises(RunError, match=r"data\.edges was"):
+        check_identity(PATH, identity(model=with_data(2)), identity(model=with_data(3)))
 
 
 def test_settings_that_json_changes_are_equal_to_themselves():
