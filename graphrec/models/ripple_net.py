@@ -22,15 +22,16 @@ class RippleNet(GradientRecommender):
     r"""Asks the triples around a user's history how well they fit an item.
 
     .. math::
-        p_k = \operatorname{softmax}_k \, v_j^\top R_{r_k} h_k, \qquad
-        o^{(l)} = \sum_{k \in \mathcal{S}_u^l} p_k \, t_k, \qquad
-        s(u, j) = \Bigl( \sum_l o^{(l)} \Bigr)^\top v_j
+        p_k = \operatorname{softmax}_k \, v_j^{(l - 1) \top} R_{r_k} h_k, \qquad
+        o^{(l)} = \sum_{k \in \mathcal{S}_u^l} p_k \, t_k, \\
+        v_j^{(l)} = W (v_j^{(l - 1)} + o^{(l)}), \qquad
+        s(u, j) = \Bigl( \sum_{l=1}^H o^{(l)} \Bigr)^\top v_j^{(H)}
 
     :math:`\mathcal{S}_u^l` is a sample of the triples whose heads are the tails of :math:`\mathcal{S}_u^{l-1}`; at the
-    start, the user's items. In the first hop :math:`v_j` is the item's vector; after it
-    :math:`v_j \leftarrow W (v_j + o^{(l)})`. No user has a parameter, so strangers are served. Trained by binary
-    cross-entropy on the pairs of a batch and as many pairs with an item that the user did not take, and by the triples'
-    own plausibility :math:`\sigma(h^\top R_r t)`.
+    start, the user's items. :math:`v_j^{(0)}` is the item's vector, which the paper keeps for all H hops and its
+    authors' code updates after each. No user has a parameter, so strangers are served. Trained by binary cross-entropy
+    on the pairs of a batch and as many pairs with an item that the user did not take, and by the triples' own
+    plausibility :math:`\sigma(h^\top R_r t)`.
 
     A history is its own sample's source, in training as well as in ranking, as in the authors' code. A history whose
     items stand in no triple gets zeros.
@@ -113,7 +114,11 @@ class RippleNet(GradientRecommender):
         """Return each hop's triples, as numbers into the model's list, int64 ``[batch_size, num_memories]``.
 
         -1 stands where a hop has no triple at all, and in all hops after it.
+
+        Raises:
+            ArgumentError: An item is outside the catalogue.
         """
+        histories.check_items(self.num_items)
         rows, entities = histories.rows, histories.items
         hops = []
         for _ in range(self.num_hops):
@@ -165,12 +170,11 @@ class RippleNet(GradientRecommender):
             ``[batch_size, num_scored]``.
         """
         answer = torch.zeros_like(items)
-        for number, (turned, tail, there) in enumerate(read):
+        for turned, tail, there in read:
             fit = items @ turned.transpose(1, 2)  # [batch_size, num_scored, num_memories]
             found = (fit.softmax(dim=2) * there.unsqueeze(1)) @ tail
             answer = answer + found
-            if number + 1 < len(read):
-                items = self.update(items + found)
+            items = self.update(items + found)
         return (answer * items).sum(dim=2)
 
     def score(self, histories: Histories) -> Tensor:

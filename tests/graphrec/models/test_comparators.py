@@ -249,7 +249,7 @@ def test_ripplenet_spreads_from_the_history():
     assert [set(row) for row in second.tolist()] == [{2}, {-1}, {2}]
     entity, turned = model.entity, model.relation[0] @ model.entity[0]
     for item in range(2):  # one triple a hop: the softmax is 1
-        moved = model.update(entity[item] + entity[2])
+        moved = model.update(model.update(entity[item] + entity[2]) + entity[3])  # after each hop, the last one too
         score = model.score(Histories.from_lists([[0]]))[0, item]
         torch.testing.assert_close(score, (entity[2] + entity[3]) @ moved)
     assert turned.shape == (3,)
