@@ -39,9 +39,10 @@ def assemble(
 
     Args:
         name: What to call the data set.
-        interactions: Columns ``user_id``, ``item_id`` and optionally ``time``, ``weight`` (numbers) and ``split``
-            (codes into :data:`~kg_loaders.graph.SPLITS`). Id columns hold text, or are categorical with text
-            categories, which is the fast form. Of a repeated pair the earliest split counts, then the first row.
+        interactions: Columns ``user_id``, ``item_id`` and optionally ``time`` (seconds since 1970 or any clock's
+            numbers, or points in time, which become seconds since 1970), ``weight`` (numbers) and ``split`` (codes
+            into :data:`~kg_loaders.graph.SPLITS`). Id columns hold text, or are categorical with text categories,
+            which is the fast form. Of a repeated pair the earliest split counts, then the first row.
         triples: Columns ``head_id``, ``relation_id``, ``tail_id``; ``None`` without a knowledge graph.
         links: From item id to the id that the item has in the triples. ``None``: the triples use item ids, and an
             entity whose id is an item's id is that item. With links (even none), such an entity is another thing and
@@ -226,10 +227,11 @@ def _distinct_pairs(
     num_items: int,
     counts: dict[str, int],
 ) -> Interactions:
-    split = _column(frame, "split", np.int8)
-    interactions = Interactions(
-        user, item, _column(frame, "time", np.float64), _column(frame, "weight", np.float32), split
-    )
+    weight, split = _numbers(frame, "weight"), _split_codes(frame)
+    if weight is not None:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which Interactions refuses
+            weight = weight.astype(np.float32)
+    interactions = Interactions(user, item, _numbers(frame, "time"), weight, split)
     key = user * max(num_items, 1) + item
     if (key[1:] > key[:-1]).all():  # many files are in this order already
         return interactions if interactions.time is None else sort_interactions(interactions)
@@ -254,14 +256,36 @@ def _distinct_pairs(
     return sort_interactions(interactions[np.sort(order[is_first])])
 
 
-def _column(frame: pd.DataFrame, name: str, dtype: type[Any]) -> NDArray[Any] | None:
+def _numbers(frame: pd.DataFrame, name: str) -> NDArray[Any] | None:
+    """Return a column as float64, NaN where a cell is missing; points in time become seconds since 1970."""
     if name not in frame:
         return None
+    column = frame[name]
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert(None)  # the same moment, in UTC
+    cells = column.to_numpy()
+    if name == "time" and cells.dtype.kind == "M":
+        return np.asarray((cells - np.datetime64(0, "s")) / np.timedelta64(1, "s"))
+    if cells.dtype.kind in "mM":  # as numbers they would be ticks of whatever unit the column has
+        raise GraphError(f"interactions.{name} must hold numbers, got {column.dtype}")
     try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which Interactions refuses
-            return np.asarray(frame[name].to_numpy(dtype=dtype))
+        return np.asarray(column.to_numpy(dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise GraphError(f"interactions.{name} must hold numbers: {error}") from None
+
+
+def _split_codes(frame: pd.DataFrame) -> NDArray[np.int8] | None:
+    codes = _numbers(frame, "split")
+    if codes is None:
+        return None
+    is_code = np.isin(codes, range(len(SPLITS)))  # before the cast, which would make train of NaN and of 256
+    if not is_code.all():
+        row = int(np.argmin(is_code))
+        raise GraphError(
+            f"interactions.split holds codes outside 0..{len(SPLITS) - 1} ({', '.join(SPLITS)}): "
+            f"{codes[row]:g} at row {row}"
+        )
+    return codes.astype(np.int8)
 
 
 def _features(table: pd.DataFrame | None, rows: NDArray[np.int64], size: int, kind: str) -> dict[str, Feature]:

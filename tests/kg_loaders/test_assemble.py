@@ -5,6 +5,8 @@ import pytest
 from kg_loaders import GraphError, KGLoaderError
 from kg_loaders.assemble import assemble, natural_order
 
+MOMENTS = pd.Series(pd.to_datetime(["1970-01-02T00:00:00.5", "2020-01-01T00:00:00.0"]))  # without a zone: UTC
+
 
 def pairs(*rows, **columns):
     users, items = zip(*rows, strict=True)
@@ -48,6 +50,23 @@ def test_ties_in_time_keep_the_order_of_rows():
         name="a", interactions=pairs(("u", "3"), ("u", "1"), ("u", "2"), ("v", "9"), time=[5.0, 5.0, 4.0, 1.0])
     )
     assert pairs_of(graph) == [("u", "2"), ("u", "3"), ("u", "1"), ("v", "9")]
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_points_in_time_become_seconds_since_1970(unit, zone):
+    moments = MOMENTS.astype(f"datetime64[{unit}]")
+    if zone is not None:
+        moments = moments.dt.tz_localize("UTC").dt.tz_convert(zone)
+    graph = assemble(name="a", interactions=pairs(("u", "1"), ("v", "2"), time=moments))
+    assert graph.interactions.time.tolist() == [86_400.5, 1_577_836_800]
+
+
+def test_splits_may_be_whole_numbers_of_any_type():
+    rows = pairs(("u", "1"), ("u", "2"), ("v", "3"), split=[0, 2, 1])
+    for kind in ("int64", "uint8", "float32", "Int64", "object"):
+        graph = assemble(name="a", interactions=rows.astype({"split": kind}))
+        assert graph.interactions.split.tolist() == [0, 2, 1]
 
 
 def test_of_a_repeated_pair_the_first_row_is_kept_and_the_rest_counted():
@@ -228,6 +247,13 @@ def test_malformed_features_are_refused(cells, reason):
         ({"interactions": pairs(("u", "1"), ("v", "2"), weight=[1.0, 1e300])}, r"weight holds NaN or infinity"),
         ({"interactions": pairs(("u", "1"), ("v", "2"), time=[1.0, None])}, r"time holds NaN"),
         ({"interactions": pairs(("u", "1"), ("v", "2"), split=[0, 3])}, r"split holds codes outside"),
+        ({"interactions": pairs(("u", "1"), ("v", "2"), split=[0, None])}, r"outside 0..2 \(.*\): nan at row 1"),
+        ({"interactions": pairs(("u", "1"), ("v", "2"), split=[257, 1])}, r"outside 0..2 \(.*\): 257 at row 0"),
+        ({"interactions": pairs(("u", "1"), ("v", "2"), split=[2.0, 0.7])}, r"outside 0..2 \(.*\): 0.7 at row 1"),
+        ({"interactions": pairs(("u", "1"), ("v", "2"), split=["train", "test"])}, r"interactions.split must hold num"),
+        ({"interactions": pairs(("u", "1"), ("v", "2"), time=MOMENTS.where([True, False]))}, r"time holds NaN.*row 1"),
+        ({"interactions": pairs(("u", "1"), ("v", "2"), time=MOMENTS - MOMENTS[0])}, r"numbers, got timedelta64"),
+        ({"interactions": pairs(("u", "1"), ("v", "2"), weight=MOMENTS)}, r"weight must hold numbers, got datetime64"),
         ({"user_table": pd.DataFrame(index=["a", "a"])}, r"user 'a' has two rows in user_table"),
         ({"item_table": pd.DataFrame(index=[1, 2])}, r"the index of item_table must hold ids as text"),
         ({"triples": pd.DataFrame({"head_id": ["1"]})}, r"triples must have a column 'relation_id'"),
