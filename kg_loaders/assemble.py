@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kg_loaders.errors import GraphError, KGLoaderError
+from kg_loaders.errors import GraphError, KGLoaderError, did_you_mean
 from kg_loaders.graph import SPLITS, Feature, Interactions, RecGraph, sort_interactions
 from kg_loaders.vocabulary import OnUnknown, Vocabulary
 
+INTERACTION_COLUMNS = ("user_id", "item_id", "time", "weight", "split")
 REPEATED_PAIRS = "repeated pairs"
 REPEATED_TRIPLES = "repeated triples"
 LINKS_OF_UNKNOWN_ITEMS = "links of unknown items"
@@ -57,8 +58,9 @@ def assemble(
 
     Raises:
         KGLoaderError: ``on_unknown`` is neither of the two.
-        GraphError: An id is missing or is not text, the links contradict each other, no item occurs in the triples,
-            or whatever :class:`~kg_loaders.graph.RecGraph` refuses.
+        GraphError: An id is missing or is not text, the interactions have a column that no one reads, the links
+            contradict each other, no item occurs in the triples, or whatever :class:`~kg_loaders.graph.RecGraph`
+            refuses.
 
     Example:
         >>> graph = assemble(
@@ -74,6 +76,7 @@ def assemble(
     counts = dict(dropped or {})
     user, user_ids = _codes(interactions, "user_id", "interactions")
     item, item_ids = _codes(interactions, "item_id", "interactions")
+    check_columns("interactions", map(str, interactions.columns), INTERACTION_COLUMNS)
     users = Vocabulary(natural_order([*user_ids, *_index_of(user_table, "user")]), "user")
     items = Vocabulary(natural_order([*item_ids, *_index_of(item_table, "item")]), "item")
     entity_ids: Iterable[str] = _index_of(entity_table, "entity")
@@ -127,6 +130,31 @@ def natural_order(ids: Iterable[str]) -> list[str]:
     """
     distinct = list(dict.fromkeys(ids))
     return sorted(distinct, key=int) if Vocabulary(distinct).is_integer else sorted(distinct)
+
+
+def check_columns(
+    table: str, names: Iterable[str], allowed: Sequence[str], otherwise: str = "; rename it or take it out"
+) -> None:
+    """Refuse the columns that a table has no place for: to leave them out would lose, say, all times without a word.
+
+    Args:
+        table: What the table holds, in the plural.
+        names: The names of its columns.
+        allowed: The names that have a place.
+        otherwise: What to do about a name that is like none of these.
+
+    Raises:
+        GraphError: One of the names is not allowed.
+
+    Example:
+        >>> check_columns("links", ["item_id", "entity"], ("item_id", "entity_id"))
+        Traceback (most recent call last):
+        kg_loaders.errors.GraphError: links have no 'entity', only item_id, entity_id; did you mean 'entity_id'?
+    """
+    for name in names:
+        if name not in allowed:
+            hint = did_you_mean(name, allowed) or otherwise
+            raise GraphError(f"{table} have no {name!r}, only {', '.join(allowed)}{hint}")
 
 
 def _codes(frame: pd.DataFrame, column: str, where: str) -> tuple[NDArray[np.int64], list[str]]:

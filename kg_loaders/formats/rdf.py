@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kg_loaders.assemble import SECOND_LINKS, assemble, natural_order
+from kg_loaders.assemble import INTERACTION_COLUMNS, SECOND_LINKS, assemble, check_columns, natural_order
 from kg_loaders.errors import FormatError, GraphError, KGLoaderError, blamed_on, did_you_mean
 from kg_loaders.graph import RecGraph
 from kg_loaders.rdfsource import MAX_BYTES
@@ -84,7 +84,8 @@ def read(
         max_bytes: How large an RDF file may be after decompression.
 
     Raises:
-        FormatError: A file is missing, malformed or refused, or the parts do not fit together.
+        FormatError: A file is missing, malformed or refused, the interactions have other columns, or the parts do not
+            fit together.
         KGLoaderError: An option contradicts another or names a predicate that the data do not hold.
     """
     place = Path(path) if isinstance(path, str | os.PathLike) else Path("rdflib.Graph")
@@ -262,6 +263,8 @@ def _read_interactions(place: Path, given: PathLike | None) -> pd.DataFrame:
         )
     table = read_table(path, _separator(path))
     columns: dict[str, Any] = {name: table.ids(name) for name in ("user_id", "item_id")}
+    with blamed_on(path):
+        check_columns("interactions", table.names, INTERACTION_COLUMNS)
     columns |= {name: table.numbers(name) for name in ("time", "weight") if name in table}
     if "split" in table:
         columns["split"] = table.split_codes("split")

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from kg_loaders.assemble import assemble
+from kg_loaders.assemble import INTERACTION_COLUMNS, assemble, check_columns
 from kg_loaders.errors import FormatError, blamed_on, did_you_mean
 from kg_loaders.graph import SPLITS, Feature, RecGraph
 from kg_loaders.parquet import ParquetTable, read_parquet, write_parquet
@@ -37,7 +37,7 @@ NEEDED = {
     "entities": ("entity_id",),
 }
 OPTIONAL: dict[str, tuple[str, ...] | None] = {
-    "interactions": ("time", "weight", "split"),
+    "interactions": INTERACTION_COLUMNS[2:],
     "triples": (),
     "links": (),
     "users": None,
@@ -187,11 +187,10 @@ def _open(folder: Path, table: Table, role: str) -> _Opened:
     for name in NEEDED[role]:
         if name not in wanted:
             raise FormatError(file, None, _lacks_column(name, role, table, list(wanted)))
+    if optional is not None:
+        with blamed_on(file):
+            check_columns(role, wanted, (*NEEDED[role], *optional), f"; take it out, or {_in_python(role, table)}")
     for name, source in wanted.items():
-        allowed = (*NEEDED[role], *(optional or ()))
-        if optional is not None and name not in allowed:
-            hint = did_you_mean(name, allowed) or f"; take it out, or {_in_python(role, table)}"
-            raise FormatError(file, None, f"{role} have no {name!r}, only {', '.join(allowed)}{hint}")
         if str(source) not in cells or (isinstance(source, int) and table.header):
             place = "position" if not table.header else "column"
             found = ", ".join(cells.names)

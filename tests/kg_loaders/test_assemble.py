@@ -240,6 +240,9 @@ def test_malformed_features_are_refused(cells, reason):
     ("change", "reason"),
     [
         ({"interactions": pd.DataFrame({"user_id": ["u"]})}, r"interactions must have a column 'item_id'"),
+        ({"interactions": pairs(("u", "1"), timestamp=[1])}, r"interactions have no 'timestamp', .*mean 'time'\?"),
+        ({"interactions": pairs(("u", "1"), rating=[1])}, r"have no 'rating', only user_id, .*; rename it or take it"),
+        ({"interactions": pairs(("u", "1"), x=[1]).rename(columns={"x": 0})}, r"have no '0', only"),
         ({"interactions": pairs(("u", "1"), (None, "2"))}, r"interactions.user_id has no id at row 1"),
         ({"interactions": pairs(("u", 1), ("v", 2))}, r"interactions.item_id must hold ids as text.*got 1"),
         ({"interactions": pairs(("u", ""), ("v", "2"))}, r"none of them empty, got ''"),

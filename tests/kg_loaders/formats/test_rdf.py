@@ -234,6 +234,11 @@ def test_a_folder_with_its_tables(tmp_path, path):
             r"interactions\.csv:3: split must be one of .*'dev'",
         ),
         ("user_id,item_id,time\na,1,now\n", "i,u\n1,x:a\n", r"interactions\.csv:2: column 'time' holds 'now'"),
+        (
+            "user_id,item_id,timestamp,rating\na,1,5,3\n",
+            "i,u\n1,http://x/Alien\n",
+            r"interactions\.csv: interactions have no 'timestamp', only .*; did you mean 'time'\?",
+        ),
         ("user_id,item_id\na,1\n", "i,u,v\n1,x:a,x:b\n", r"map\.csv:1: 3 columns, expected the item's id and its IRI"),
         ("user_id,item_id\na,1\n", "i,u\n1,x:a\n1,x:b\n", r"map\.csv:3: i '1' has a second row"),
         ("user_id,item_id\na,1\n", "i,u\n7,x:a\n", "links name an item that is not there: '7'"),
@@ -253,6 +258,8 @@ def test_parts_that_do_not_fit(tmp_path, table, links, message):
 def test_frames_of_other_columns(path):
     with pytest.raises(FormatError, match="interactions must have a column 'item_id'"):
         rdf.read(path, interactions=PAIRS.rename(columns={"item_id": "item"}))
+    with pytest.raises(FormatError, match=r"interactions have no 'timestamp', only .*; did you mean 'time'\?"):
+        rdf.read(path, interactions=PAIRS.rename(columns={"time": "timestamp"}), links=MAP)
 
 
 @needs_ml_1m
