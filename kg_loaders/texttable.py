@@ -150,13 +150,16 @@ def read_table(path: Path, separator: str, *, header: bool = True, quoted: bool 
         (('0', '1', '2'), ['1193', '661'], [5.0, 3.0])
     """
     text = decode(path, read_bytes(path))
+    mark = separator
     if len(separator.encode("utf-8")) > 1:
         if UNIT in text:
             raise FormatError(path, text[: text.index(UNIT)].count("\n") + 1, f"control character {UNIT!r}")
-        text = text.replace(separator, UNIT)
-        separator = UNIT
-    is_quoted = quoted and (text.startswith('"') or f'{separator}"' in text or '\n"' in text)
-    names, columns, lines = _read_quoted(path, text, separator) if is_quoted else _read_plain(path, text, separator)
+        mark = UNIT
+        text = text.replace(separator, mark)
+    is_quoted = quoted and (text.startswith('"') or f'{mark}"' in text or '\n"' in text)
+    names, columns, lines = _read_quoted(path, text, mark) if is_quoted else _read_plain(path, text, mark)
+    if is_quoted and mark != separator:  # a quoted cell may hold the separator
+        columns = [pd.Series([c.replace(mark, separator) for c in column], dtype=object) for column in columns]
     if header:
         names = [str(column.iloc[0]).strip(BLANKS) for column in columns]
         columns = [column.iloc[1:].reset_index(drop=True) for column in columns]

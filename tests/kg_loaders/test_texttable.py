@@ -57,6 +57,19 @@ def test_quoted_cells_hold_separators_quotes_and_line_ends(tmp_path):
     assert read.lines.tolist() == [2, 4]
 
 
+@pytest.mark.parametrize("separator", ["::", "é", ",", "\x1f"])
+def test_quoted_cells_hold_any_separator(tmp_path, separator):
+    content = f'"i{separator}d"{separator}title\na{separator}"Foo{separator}Bar"\nb{separator}"{separator}"\n'
+    read = table(tmp_path, content.encode(), separator)
+    assert read.names == (f"i{separator}d", "title")
+    assert cells(read) == [["a", f"Foo{separator}Bar"], ["b", separator]]
+
+
+def test_what_is_left_of_a_long_separator_stays_in_its_cell(tmp_path):
+    read = table(tmp_path, b'a::"x:::y"\nb::":"\n', "::", header=False)
+    assert cells(read) == [["a", "x:::y"], ["b", ":"]]
+
+
 def test_unquoted_reading_keeps_quotes(tmp_path):
     assert cells(table(tmp_path, b'a\tb\n"Hi\tx"y\n', "\t", quoted=False)) == [['"Hi', 'x"y']]
 
