@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
@@ -44,10 +44,11 @@ def need_file(folder: Path, name: str) -> Path:
     return found
 
 
-def unread_tables(folder: Path, read: Collection[Path]) -> dict[str, int]:
+def unread_tables(folder: Path, read: Iterable[Path | None]) -> dict[str, int]:
     """Return the tables of a folder that nobody has read, a reason each for ``RecGraph.dropped``: a misnamed file."""
+    known = {file.resolve() for file in read if file is not None}
     tables = [file for file in folder.iterdir() if file.name.removesuffix(".gz").endswith(TABLE_SUFFIXES)]
-    return {f"{NOT_READ}: {file.name}": 1 for file in sorted(tables) if file.is_file() and file not in read}
+    return {f"{NOT_READ}: {file.name}": 1 for file in sorted(tables) if file.is_file() and file.resolve() not in known}
 
 
 def stem_of(path: Path) -> str:

@@ -19,7 +19,7 @@ from kg_loaders.graph import RecGraph
 from kg_loaders.rdfsource import MAX_BYTES
 from kg_loaders.rdfstream import SYNTAXES
 from kg_loaders.rdftriples import RdfTriples, make_frame, rdf_files, read_triples
-from kg_loaders.textio import unread_tables
+from kg_loaders.textio import find_file, unread_tables
 from kg_loaders.texttable import read_links, read_table
 from kg_loaders.vocabulary import OnUnknown
 
@@ -31,7 +31,7 @@ __all__ = ["SYNTAXES", "RdfTriples", "detect", "read", "read_triples"]
 PathLike = str | os.PathLike[str]
 
 VALUE_SEPARATOR = " | "  # between several values of one literal feature
-INTERACTIONS, LINKS = "interactions.csv", "map.csv"  # what a folder may hold beside its RDF files
+INTERACTIONS, LINKS = ("interactions.csv", "interactions.tsv"), "map.csv"  # what may lie beside a folder's RDF files
 LABEL = "http://www.w3.org/2000/01/rdf-schema#label"
 INVERSE_OF = "http://www.w3.org/2002/07/owl#inverseOf"
 
@@ -69,10 +69,10 @@ def read(
         path: An RDF file, a folder of them, or a graph of rdflib's.
         interactions: Columns ``user_id``, ``item_id`` and optionally ``time``, ``weight``, ``split``, as a frame (see
             :func:`~kg_loaders.assemble.assemble`) or a CSV file with a header (``.tsv``: tabs), whose splits are
-            ``train``, ``valid``, ``test``. ``None``: ``interactions.csv`` in the folder.
+            ``train``, ``valid``, ``test``. ``None``: ``interactions.csv`` or ``.tsv`` in the folder, plain or gzipped.
         links: From item id to IRI, as a mapping or a CSV file with a header and two columns, the item first; an empty
-            second cell is no link, and is counted. ``None``: ``map.csv`` in the folder, or else the items of the
-            interactions are IRIs.
+            second cell is no link, and is counted. ``None``: ``map.csv`` in the folder, plain or gzipped, or else the
+            items of the interactions are IRIs.
         link_predicate: Instead of links: the predicate that leads from a node to the id of its item, be that a literal
             or an IRI. Its statements are links and nothing else.
         literals: The predicates whose literals become features, others are counted and left; ``None`` for all.
@@ -91,18 +91,19 @@ def read(
     place = Path(path) if isinstance(path, str | os.PathLike) else Path("rdflib.Graph")
     if links is not None and link_predicate is not None:
         raise KGLoaderError("give either links or link_predicate, not both")
-    pairs = interactions if isinstance(interactions, pd.DataFrame) else _read_interactions(place, interactions)
+    pairs_file = None if isinstance(interactions, pd.DataFrame) else _beside(place, interactions, *INTERACTIONS)
+    links_file = None if isinstance(links, Mapping) or link_predicate is not None else _beside(place, links, LINKS)
+    pairs = interactions if isinstance(interactions, pd.DataFrame) else _read_interactions(place, pairs_file)
     data = read_triples(place if isinstance(path, str | os.PathLike) else path, max_bytes=max_bytes)
     parts = _Parts.of(data)
     if place.is_dir():
-        named = [Path(given) for given in (interactions, links) if isinstance(given, str | os.PathLike)]
-        parts.dropped.update(unread_tables(place, [place / INTERACTIONS, place / LINKS, *named]))
+        parts.dropped.update(unread_tables(place, [pairs_file, links_file]))
     with blamed_on(place):
         items = natural_order(map(str, pairs["item_id"].unique())) if "item_id" in pairs else []
         if link_predicate is not None:
             links = parts.take_links(link_predicate, on_unknown)
         elif not isinstance(links, Mapping):
-            links = _read_links(place, links, parts.dropped)
+            links = _read_links(links_file, parts.dropped)
         parts.merge_inverses(merge_inverses)
         of_item: dict[str, str] = {}  # entity id -> item id; the first item has it, as in assemble
         for item in items:
@@ -245,21 +246,21 @@ def _as_features(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame 
     return pd.DataFrame(cells, index=pd.Index(nodes, dtype=object), dtype=object)
 
 
-def _beside(place: Path, given: PathLike | None, name: str) -> Path | None:
+def _beside(place: Path, given: PathLike | None, *names: str) -> Path | None:
+    """Return the file that is given, or else the first of these names that lies in the folder, plain or gzipped."""
     if given is not None:
         return Path(given)
-    return place / name if (place / name).is_file() else None
+    return next((file for name in names if (file := find_file(place, name)) is not None), None)
 
 
 def _separator(path: Path) -> str:
     return "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ","
 
 
-def _read_interactions(place: Path, given: PathLike | None) -> pd.DataFrame:
-    path = _beside(place, given, INTERACTIONS)
+def _read_interactions(place: Path, path: Path | None) -> pd.DataFrame:
     if path is None:
         raise FormatError(
-            place, None, f"RDF holds no interactions: give interactions=, or {INTERACTIONS} in the folder"
+            place, None, f"RDF holds no interactions: give interactions=, or {INTERACTIONS[0]} in the folder"
         )
     table = read_table(path, _separator(path))
     columns: dict[str, Any] = {name: table.ids(name) for name in ("user_id", "item_id")}
@@ -271,8 +272,7 @@ def _read_interactions(place: Path, given: PathLike | None) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _read_links(place: Path, given: PathLike | None, dropped: Counter[str]) -> dict[str, str] | None:
-    path = _beside(place, given, LINKS)
+def _read_links(path: Path | None, dropped: Counter[str]) -> dict[str, str] | None:
     if path is None:
         return None
     links, num_empty = read_links(path, _separator(path))

@@ -1,3 +1,4 @@
+import gzip
 import os
 import subprocess
 import sys
@@ -222,6 +223,36 @@ def test_a_folder_with_its_tables(tmp_path, path):
     assert again == graph
     put(tmp_path, "pairs.tsv", "user_id\titem_id\nann\t1\nbob\t2\n")
     assert rdf.read(path, interactions=tmp_path / "pairs.tsv", links=MAP).interactions.time is None
+
+
+def test_the_tables_of_a_folder_may_be_gzipped_or_have_tabs(tmp_path):
+    rows, links = "user_id,item_id\nann,1\nbob,2\n", "item,iri\n1,http://x/Alien\n2,http://x/Heat\n"
+    for name in ("plain", "packed", "tabs"):
+        (tmp_path / name).mkdir()
+        put(tmp_path / name, "films.ttl", TTL)
+    put(tmp_path / "plain", "interactions.csv", rows)
+    put(tmp_path / "plain", "map.csv", links)
+    (tmp_path / "packed" / "interactions.csv.gz").write_bytes(gzip.compress(rows.encode()))
+    (tmp_path / "packed" / "map.csv.gz").write_bytes(gzip.compress(links.encode()))
+    put(tmp_path / "tabs", "interactions.tsv", rows.replace(",", "\t"))
+    put(tmp_path / "tabs", "map.csv", links)
+    expected = load(tmp_path / "plain", cache=False)
+    assert ("1", "director", "Scott") in triples_of(expected)
+    for name in ("packed", "tabs"):
+        graph = load(tmp_path / name, cache=False)
+        assert graph == expected
+        assert graph.dropped == expected.dropped == {"literals of nodes without triples": 1}
+
+
+def test_tables_of_a_folder_that_others_take_the_place_of_are_named(tmp_path, path):
+    for name in ("interactions.csv", "interactions.tsv", "map.csv"):
+        put(tmp_path, name, "user_id,item_id\nann,1\nbob,2\n")
+    graph = rdf.read(tmp_path, interactions=PAIRS, links=MAP)
+    unread = {reason for reason in graph.dropped if "not read" in reason}
+    assert unread == {f"file not read: {name}" for name in ("interactions.csv", "interactions.tsv", "map.csv")}
+    graph = rdf.read(tmp_path, interactions=tmp_path / ".." / tmp_path.name / "interactions.csv", links=MAP)
+    unread = {reason for reason in graph.dropped if "not read" in reason}
+    assert unread == {f"file not read: {name}" for name in ("interactions.tsv", "map.csv")}
 
 
 @pytest.mark.parametrize(
