@@ -13,7 +13,7 @@ from kg_loaders.assemble import assemble
 from kg_loaders.errors import FormatError, blamed_on
 from kg_loaders.graph import RecGraph
 from kg_loaders.rdftriples import read_triples
-from kg_loaders.textio import find_file, need_file
+from kg_loaders.textio import find_file, need_file, unread_files
 from kg_loaders.texttable import TextTable, read_links, read_table
 
 RATINGS, MOVIES, USERS = "ratings.dat", "movies.dat", "users.dat"
@@ -58,7 +58,9 @@ def read(path: Path) -> RecGraph:
     triples: pd.DataFrame | None = None
     links: dict[str, str] | None = None
     dropped = {}
+    read = [plots]
     if (graph := find_file(path, TRIPLES)) and (map_file := find_file(path, LINKS)):
+        read += [graph, map_file]
         data = read_triples(graph)
         triples, (links, _) = data.triples, read_links(map_file, ",")  # a film without an IRI is none that is left out
         dropped = {**data.dropped, LITERALS_LEFT: len(data.literals)}
@@ -78,7 +80,7 @@ def read(path: Path) -> RecGraph:
             user_table=user_table,
             item_table=item_table,
             on_unknown="drop",  # concerns links alone: those of films that are not here, and second ones
-            dropped=dropped,
+            dropped={**dropped, **unread_files(path, read)},
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn, cast
@@ -20,7 +20,13 @@ MAX_LINE_BYTES = 64 * 2**20  # a user with seven million items still fits; a fil
 MAX_DIGITS = 18  # the longest number that always fits int64
 CHUNK_BYTES = 2**20
 NOT_READ = "file not read"
+MAX_UNREAD = 10  # names of files that were not read, before the others are only counted
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
+ATOMIC_SUFFIXES = (".inter", ".user", ".item", ".kg", ".link", ".net")
+RDF_SUFFIXES = (".nt", ".nq", ".ttl", ".rdf", ".owl", ".xml", ".jsonld", ".n3", ".trig")  # the last two nobody reads
+DATA_SUFFIXES = frozenset((*TABLE_SUFFIXES, *ATOMIC_SUFFIXES, *RDF_SUFFIXES))
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zip")
+PROSE = ("readme", "license", "licence")  # files for people, in whatever they are written
 BLANKS = " \t\r\n"
 BOM = b"\xef\xbb\xbf"
 WORD = re.compile(rb"[^ \t\n]{1,80}")
@@ -44,11 +50,29 @@ def need_file(folder: Path, name: str) -> Path:
     return found
 
 
-def unread_tables(folder: Path, read: Iterable[Path | None]) -> dict[str, int]:
-    """Return the tables of a folder that nobody has read, a reason each for ``RecGraph.dropped``: a misnamed file."""
+def unread_files(folder: Path, read: Iterable[Path | None], *suffixes: str) -> dict[str, int]:
+    """Return the data files of a folder that nobody has read, a reason each for ``RecGraph.dropped``.
+
+    A misspelt name, or a syntax or packing that the reader does not take, would lose a knowledge graph without a word.
+
+    Args:
+        folder: The folder.
+        read: What was read; ``None`` stands for a file that is not there.
+        suffixes: What files of this format end in, beside :data:`DATA_SUFFIXES`; of either, upper case is the same.
+    """
     known = {file.resolve() for file in read if file is not None}
-    tables = [file for file in folder.iterdir() if file.name.removesuffix(".gz").endswith(TABLE_SUFFIXES)]
-    return {f"{NOT_READ}: {file.name}": 1 for file in sorted(tables) if file.is_file() and file.resolve() not in known}
+    files = [file for file in folder.iterdir() if _looks_like_data(file.name.lower(), suffixes) and file.is_file()]
+    names = sorted(file.name for file in files if file.resolve() not in known)
+    counts = {f"{NOT_READ}: {name}": 1 for name in names[:MAX_UNREAD]}
+    if len(names) > MAX_UNREAD:
+        counts[f"{NOT_READ}: others"] = len(names) - MAX_UNREAD
+    return counts
+
+
+def _looks_like_data(name: str, suffixes: Collection[str]) -> bool:
+    path = Path(name)
+    suffix = Path(path.stem).suffix if path.suffix in PACKED_SUFFIXES else path.suffix
+    return (suffix in DATA_SUFFIXES or suffix in suffixes) and name.partition(".")[0] not in PROSE
 
 
 def stem_of(path: Path) -> str:

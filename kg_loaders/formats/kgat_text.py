@@ -28,6 +28,7 @@ from kg_loaders.textio import (
     need_file,
     read_integer_rows,
     text_columns,
+    unread_files,
     write_text,
 )
 from kg_loaders.vocabulary import OnUnknown, Vocabulary
@@ -112,7 +113,8 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise") -> RecGraph:
         reason = f"{lists['entity'].size} entities, expected at least the {lists['item'].size} items"
         raise FormatError(need_file(path, "entity_list.txt"), None, reason)
 
-    dropped: dict[str, int] = {}
+    lists_read = [listed.path for listed in lists.values() if listed is not None]
+    dropped = unread_files(path, [*(part.users.path for part in pairs.values()), kg_file, *lists_read], ".txt")
     user_ids, item_ids, entity_ids = (_numbers(size) for size in (num_users, num_items, num_entities))
     frames = []
     for split, part in pairs.items():

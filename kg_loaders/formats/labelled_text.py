@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kg_loaders.errors import FormatError, blamed_on
 from kg_loaders.graph import RecGraph
-from kg_loaders.textio import find_file, read_integer_rows
+from kg_loaders.textio import find_file, read_integer_rows, unread_files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,10 +58,9 @@ def read(path: Path) -> RecGraph:
     if kg_file is not None:
         columns = zip(("head_id", "relation_id", "tail_id"), _read_table(kg_file)[0].T, strict=True)
         triples = pd.DataFrame({name: _as_ids(column) for name, column in columns})
+    dropped = {LABEL_0: int((~positive).sum()), **unread_files(path, [file, kg_file], ".txt")}
     with blamed_on(path):
-        return assemble(
-            name=path.resolve().name, interactions=pairs, triples=triples, dropped={LABEL_0: int((~positive).sum())}
-        )
+        return assemble(name=path.resolve().name, interactions=pairs, triples=triples, dropped=dropped)
 
 
 def _as_ids(numbers: NDArray[np.int64]) -> pd.Categorical:

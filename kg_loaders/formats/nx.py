@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from kg_loaders.errors import FormatError, GraphError
 from kg_loaders.graph import SPLITS, Feature, Features, Interactions, RecGraph
-from kg_loaders.textio import decode, read_bytes
+from kg_loaders.textio import decode, read_bytes, unread_files
 from kg_loaders.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def read(path: Path) -> RecGraph:
         raise FormatError(path, None, f"expected one file *{SUFFIXES[0]} in the folder, found {len(found)}")
     text = decode(found[0], read_bytes(found[0]))
     try:
-        graph: Any = nx.node_link_graph(json.loads(text), **NAMES)
-        return from_networkx(graph)
+        content: Any = nx.node_link_graph(json.loads(text), **NAMES)
+        graph = from_networkx(content)
     except json.JSONDecodeError as error:
         raise FormatError(found[0], error.lineno, f"not JSON: {error.msg}") from None
     except GraphError as error:
@@ -54,6 +55,7 @@ def read(path: Path) -> RecGraph:
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # JSON of another shape fails wherever its shape is first relied on.
         raise FormatError(found[0], None, f"not a graph in networkx' node-link JSON: {error!r}") from None
+    return replace(graph, dropped={**graph.dropped, **unread_files(path, found)}) if path.is_dir() else graph
 
 
 def write(graph: RecGraph, path: Path) -> None:

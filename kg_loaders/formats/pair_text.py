@@ -13,7 +13,7 @@ import numpy as np
 
 from kg_loaders.errors import FormatError, blamed_on
 from kg_loaders.graph import SPLITS, RecGraph
-from kg_loaders.textio import find_file, need_file, read_integer_rows
+from kg_loaders.textio import find_file, need_file, read_integer_rows, unread_files
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,16 +40,17 @@ def read(path: Path) -> RecGraph:
 
     from kg_loaders.assemble import assemble
 
-    parts = [_read(need_file(path, name)) for name in (TRAIN, TEST)]
-    uncut = find_file(path, UNCUT)
+    files, uncut = [need_file(path, name) for name in (TRAIN, TEST)], find_file(path, UNCUT)
+    parts = [_read(file) for file in files]
     split = np.repeat([SPLITS.index("train"), SPLITS.index("test")], [len(part) for part in parts])
     rows = np.concatenate(parts)
     pairs = pd.DataFrame(
         {"user_id": rows[:, 0].astype(str), "item_id": rows[:, 1].astype(str), "split": split}, dtype=object
     )
     left_out = 0 if uncut is None else len(_read(uncut)) - len(parts[1])
+    dropped = {LEFT_OUT: max(left_out, 0), **unread_files(path, [*files, uncut], ".txt")}
     with blamed_on(path):
-        return assemble(name=path.resolve().name, interactions=pairs, dropped={LEFT_OUT: max(left_out, 0)})
+        return assemble(name=path.resolve().name, interactions=pairs, dropped=dropped)
 
 
 def _read(file: Path) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from kg_loaders.graph import RecGraph
 from kg_loaders.rdfsource import MAX_BYTES
 from kg_loaders.rdfstream import SYNTAXES
 from kg_loaders.rdftriples import RdfTriples, make_frame, rdf_files, read_triples
-from kg_loaders.textio import find_file, unread_tables
+from kg_loaders.textio import find_file, unread_files
 from kg_loaders.texttable import read_links, read_table
 from kg_loaders.vocabulary import OnUnknown
 
@@ -97,7 +97,7 @@ def read(
     data = read_triples(place if isinstance(path, str | os.PathLike) else path, max_bytes=max_bytes)
     parts = _Parts.of(data)
     if place.is_dir():
-        parts.dropped.update(unread_tables(place, [pairs_file, links_file]))
+        parts.dropped.update(unread_files(place, [*rdf_files(place), pairs_file, links_file]))
     with blamed_on(place):
         items = natural_order(map(str, pairs["item_id"].unique())) if "item_id" in pairs else []
         if link_predicate is not None:

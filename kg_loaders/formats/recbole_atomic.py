@@ -15,7 +15,15 @@ import pandas as pd
 from kg_loaders.assemble import assemble
 from kg_loaders.errors import FormatError, blamed_on, did_you_mean
 from kg_loaders.graph import SPLITS, Features, RecGraph
-from kg_loaders.textio import check_writable, find_file, need_file, stem_of, text_columns, write_text
+from kg_loaders.textio import (
+    check_writable,
+    find_file,
+    need_file,
+    stem_of,
+    text_columns,
+    unread_files,
+    write_text,
+)
 from kg_loaders.texttable import TextTable, read_links, read_table
 from kg_loaders.vocabulary import OnUnknown
 
@@ -85,7 +93,9 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise", link_ids: str | os.Path
     for column in ("weight", "time"):
         if column in interactions and interactions[column].isna().any():
             raise FormatError(path, None, f"only some of the .inter files have a {column}: all must, or none")
-    kg_file, link_file = find_file(path, f"{name}.kg"), find_file(path, f"{name}.link")
+    kg_file, link_file, user_file, item_file = (
+        find_file(path, f"{name}.{kind}") for kind in ("kg", "link", "user", "item")
+    )
     triples = None
     if kg_file is not None:
         kg = _read_atomic(kg_file)
@@ -93,16 +103,18 @@ def read(path: Path, *, on_unknown: OnUnknown = "raise", link_ids: str | os.Path
     links = None if link_file is None else _read_links(link_file, dropped)
     if links is not None and link_ids is not None:
         links = _renumbered(links, Path(link_ids), dropped)
+    ids_file = None if link_ids is None else Path(link_ids)
+    unread = unread_files(path, [*files.values(), kg_file, link_file, user_file, item_file, ids_file])
     with blamed_on(path):
         return assemble(
             name=path.resolve().name,
             interactions=interactions,
             triples=triples,
             links=links,
-            user_table=_read_features(find_file(path, f"{name}.user"), "user_id"),
-            item_table=_read_features(find_file(path, f"{name}.item"), "item_id"),
+            user_table=_read_features(user_file, "user_id"),
+            item_table=_read_features(item_file, "item_id"),
             on_unknown=on_unknown,
-            dropped=dropped,
+            dropped=dropped | unread,
         )
 
 

@@ -22,6 +22,7 @@ from kg_loaders.textio import (
     read_bytes,
     read_integer_rows,
     stem_of,
+    unread_files,
     write_text,
 )
 
@@ -71,6 +72,7 @@ def read(path: Path) -> RecGraph:
             triples=triples,
             user_table=pd.DataFrame(index=heads.astype(str).astype(object)),
             item_table=pd.DataFrame(index=pd.Index(items, dtype=object)),
+            dropped=unread_files(path, [file], ".txt") if path.is_dir() else None,
         )
 
 

@@ -18,7 +18,7 @@ from kg_loaders.errors import FormatError, blamed_on, did_you_mean
 from kg_loaders.graph import SPLITS, Feature, RecGraph
 from kg_loaders.parquet import ParquetTable, read_parquet, write_parquet
 from kg_loaders.rdftriples import rdf_files
-from kg_loaders.textio import check_writable, find_file, text_columns, unread_tables, write_text
+from kg_loaders.textio import check_writable, find_file, text_columns, unread_files, write_text
 from kg_loaders.texttable import TextTable, read_table
 from kg_loaders.vocabulary import OnUnknown
 
@@ -142,7 +142,7 @@ def read(
         table = asked or _default(path, role)
         if table is not None:
             tables[role] = _open(path, table, role)
-    unread = unread_tables(path, [cells.path for cells, _ in tables.values()])
+    unread = unread_files(path, [cells.path for cells, _ in tables.values()])
     pairs = _interactions(*tables["interactions"])
     with blamed_on(path):
         return assemble(

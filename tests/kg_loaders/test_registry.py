@@ -200,6 +200,57 @@ def test_tables_that_nobody_reads_are_named(tmp_path: Path, graph: dict[str, str
     assert load(folder, cache=False).dropped == {"file not read: kg.csv": 1, "file not read: map.tsv": 1}
 
 
+ATOMIC = "user_id:token\titem_id:token\nann\t1\n"
+NUMBERED = {"train.txt": "0 0 1\n", "test.txt": "0 2\n"}
+SEQUENCES = {"films.txt": "1 1 2\n", "films_item2attributes.json": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "unread"),
+    [
+        (
+            "recbole_atomic",
+            {"films.inter": ATOMIC},
+            ["film.kg", "film.link", "Films.ITEM", "films.net", "films.kg.zip"],
+        ),
+        ("recbole_atomic", {"films.inter": ATOMIC}, ["dbpedia.nt", "map.csv"]),
+        ("tables", {"interactions.csv": INTERACTIONS}, ["Triples.CSV", "ITEMS.CSV", "g.n3", "g.nt.bz2", "films.kg"]),
+        ("rdf", {"interactions.csv": INTERACTIONS, "g.ttl": TURTLE}, ["more.n3", "more.TRIG", "more.ttl.bz2", "x.kg"]),
+        ("kgat_text", NUMBERED, ["kg.txt", "kg_final.txt.zip", "g.ttl", "Item_List.TXT", "triples.tsv"]),
+        ("labelled_text", {"ratings_final.txt": "0 0 1\n"}, ["kg.txt", "kg_final.tsv"]),
+        ("pair_text", dict.fromkeys(("train.txt", "test.txt", "test_original.txt"), "0 0 1\n"), ["kg_final.txt"]),
+        ("sequence_text", SEQUENCES, ["kg_final.txt", "triples.csv"]),
+        ("movielens", {"ratings.dat": "1::9::5::1\n", "movies.dat": "9\tA\tB\n"}, ["dbpedia.nt", "dbpedia.ttl"]),
+    ],
+)
+def test_data_that_a_format_does_not_read_are_named(
+    tmp_path: Path, name: str, files: dict[str, str], unread: list[str]
+) -> None:
+    for file, content in (files | dict.fromkeys([*unread, "README.txt", "LICENSE.md", "SOURCE.json"], "")).items():
+        (tmp_path / file).write_text(content)
+    (tmp_path / "plots.csv").mkdir()
+    assert detect(tmp_path) == name
+    graph = load(tmp_path, cache=False)
+    found = [reason for reason in graph.dropped if "not read" in reason]
+    assert found == [f"file not read: {file}" for file in sorted(unread)]
+
+
+def test_a_knowledge_graph_that_was_not_chosen_is_named(tmp_path: Path) -> None:
+    folder = put_files(tmp_path, interactions_csv=INTERACTIONS, graph_ttl=TURTLE, triples_csv=TRIPLES)
+    assert load(folder, "tables", cache=False).dropped == {"file not read: graph.ttl": 1}
+    assert load(folder, "rdf", cache=False).dropped == {"file not read: triples.csv": 1}
+
+
+def test_data_beside_a_whole_graph_are_named(tmp_path: Path) -> None:
+    graph = load(put_files(tmp_path, interactions_csv=INTERACTIONS), cache=False)
+    FORMATS["nx"].write(graph, tmp_path / "nx")
+    put_files(tmp_path / "nx", more_ttl=TURTLE)
+    read = load(tmp_path / "nx", "nx", cache=False)
+    assert read == graph
+    assert read.dropped == {"file not read: more.ttl": 1}
+    assert load(tmp_path / "nx" / "graph.nx.json", cache=False).dropped == {}
+
+
 def test_a_format_without_writer(toy: Toy, tmp_path: Path) -> None:
     graph = load(put(tmp_path / "mine", 3))
     with pytest.raises(KGLoaderError, match="'toy' can be read, not written"):

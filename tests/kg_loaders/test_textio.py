@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kg_loaders import FormatError, GraphError, textio
-from kg_loaders.textio import check_writable, find_file, need_file, read_bytes, read_integer_rows, stem_of, write_text
+from kg_loaders.rdfstream import SYNTAXES
+from kg_loaders.textio import (
+    RDF_SUFFIXES,
+    check_writable,
+    find_file,
+    need_file,
+    read_bytes,
+    read_integer_rows,
+    stem_of,
+    unread_files,
+    write_text,
+)
 
 
 def rows_of(path):
@@ -33,6 +44,25 @@ def test_a_missing_file_or_folder_is_named(tmp_path):
         read_bytes(tmp_path / "train.txt")
     with pytest.raises(FormatError, match="cannot be read"):
         read_bytes(tmp_path)
+
+
+def test_what_was_not_read_is_named_by_its_suffix_however_it_is_written_or_packed(tmp_path):
+    for name in ("a.csv", "b.CSV", "c.txt", "d.Nt.BZ2", "e.kg.zip", "f.zip", "readme.csv", "g.json", "csv", "h.md"):
+        (tmp_path / name).touch()
+    read = [tmp_path / ".." / tmp_path.name / "a.csv", None]
+    named = ["b.CSV", "d.Nt.BZ2", "e.kg.zip"]
+    assert unread_files(tmp_path, read) == {f"file not read: {name}": 1 for name in named}
+    assert unread_files(tmp_path, read, ".txt", ".json").keys() == {
+        f"file not read: {name}" for name in (*named, "c.txt", "g.json")
+    }
+    assert set(SYNTAXES) < set(RDF_SUFFIXES)
+
+
+def test_of_many_files_that_were_not_read_the_first_are_named_and_the_others_counted(tmp_path):
+    for number in range(200):
+        (tmp_path / f"part-{number:03}.parquet").touch()
+    expected = {f"file not read: part-{number:03}.parquet": 1 for number in range(10)}
+    assert unread_files(tmp_path, []) == expected | {"file not read: others": 190}
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b" \r\n\t\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n"])
