@@ -6,7 +6,7 @@ import importlib
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -226,6 +226,13 @@ def _files_of(path: Path, options: Mapping[str, Any]) -> list[Path]:
     folder = path if path.is_dir() else path.parent
     stem = "" if path.is_dir() else path.name.split(".")[0]  # with Beauty.txt goes Beauty_item2attributes.json
     beside = [file for file in folder.iterdir() if file.name.startswith(stem)]
-    named = [Path(value) for value in options.values() if isinstance(value, str | os.PathLike)]
+    named = [Path(text) for value in options.values() for text in _texts_in(value)]
+    named += [Path(f"{file}.gz") for file in named]  # which is read where the plain file is not there
     # os.path: an option that is no path at all, only text, is answered with False there.
     return [file for file in (*beside, *named, *(folder / file for file in named)) if os.path.isfile(file)]
+
+
+def _texts_in(option: Any) -> list[str | os.PathLike[str]]:
+    """Return what an option holds that may name a file: itself, or the fields of a dataclass such as tables.Table."""
+    parts = [getattr(option, field.name) for field in fields(option)] if is_dataclass(option) else [option]
+    return [part for part in parts if isinstance(part, str | os.PathLike)]

@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 import subprocess
@@ -24,6 +25,7 @@ from kg_loaders import (
     registry,
 )
 from kg_loaders.benchmarks import Benchmark, Layout, RemoteFile
+from kg_loaders.formats.tables import Table
 from kg_loaders.registry import FORMATS, Format, detect, load
 
 
@@ -113,6 +115,23 @@ def test_a_changed_neighbour_and_a_changed_option_file_are_noticed(toy: Toy, tmp
     assert len(toy.paths) == 3
     load(folder, links="no file, only\x00text" * 1000)
     assert len(toy.paths) == 4
+
+
+@pytest.mark.parametrize("where", ["deep/ratings.csv", "../ratings.csv", "{parent}/elsewhere/ratings.csv"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_changed_table_outside_the_folder_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, suffix: str
+) -> None:
+    monkeypatch.setenv("GRAPHREC_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    table = Table(where.format(parent=tmp_path))
+    file = Path(f"{folder / table.file}{suffix}")
+    file.parent.mkdir(exist_ok=True)
+    for pairs in ("ann,alien\n", "ann,alien\nbob,heat\nbob,alien\n"):
+        text = f"user_id,item_id\n{pairs}".encode()
+        file.write_bytes(gzip.compress(text) if suffix else text)
+        assert load(folder, "tables", interactions=table).num_interactions == pairs.count("\n")
 
 
 def test_a_file_of_the_same_stem_belongs_to_a_single_file(toy: Toy, tmp_path: Path) -> None:
