@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kg_loaders.errors import GraphError, KGLoaderError, did_you_mean
-from kg_loaders.graph import SPLITS, Feature, Interactions, RecGraph, sort_interactions
+from kg_loaders.graph import LEAKS, SPLITS, Feature, Interactions, RecGraph, sort_interactions
 from kg_loaders.vocabulary import OnUnknown, Vocabulary
 
 INTERACTION_COLUMNS = ("user_id", "item_id", "time", "weight", "split")
@@ -277,10 +277,9 @@ def _distinct_pairs(
         kept = codes[np.maximum.accumulate(np.where(is_first, np.arange(len(key)), 0))][again]
         leaks = codes[again] != codes[again - 1]  # the first of its split, but an earlier split has the pair
         _count(counts, REPEATED_PAIRS, int((~leaks).sum()))
-        for late in range(1, len(SPLITS)):
-            for early in range(late):
-                number = int((leaks & (codes[again] == late) & (kept == early)).sum())
-                _count(counts, f"{SPLITS[late]} pairs also in {SPLITS[early]}", number)
+        for (later, earlier), reason in LEAKS.items():
+            is_so = (codes[again] == SPLITS.index(later)) & (kept == SPLITS.index(earlier))
+            _count(counts, reason, int((leaks & is_so).sum()))
     return sort_interactions(interactions[np.sort(order[is_first])])
 
 

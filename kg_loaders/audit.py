@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_loaders.graph import RecGraph, Split
-from kg_loaders.inspect import TEST_PAIRS_IN_TRAIN, summary
+from kg_loaders.graph import LEAKS, RecGraph, Split
+from kg_loaders.inspect import leaked_pairs, summary
 
 Verdict = Literal["ok", "note", "problem", "-"]
 
@@ -67,14 +67,7 @@ def _pairs(graph: RecGraph) -> Iterator[Finding]:
     repeated = {reason: count for reason, count in graph.dropped.items() if "repeated" in reason and "pair" in reason}
     count = sum(repeated.values())
     yield Finding("repeated pairs", count, "note" if count else "ok", "the same user and item again; read once")
-    held_out = graph.has_split("test")
-    leaked = int(graph.dropped.get(TEST_PAIRS_IN_TRAIN, 0))
-    yield Finding(
-        "test pairs in train",
-        leaked if held_out else None,
-        ("problem" if leaked else "ok") if held_out else "-",
-        "removed from test; published figures may count them" if held_out else "no test part",
-    )
+    yield from (_leak(graph, later, earlier) for later, earlier in LEAKS)
     same_past = _equal_histories(graph)
     yield Finding(
         "users with equal histories",
@@ -82,6 +75,18 @@ def _pairs(graph: RecGraph) -> Iterator[Finding]:
         "note" if same_past else "ok",
         "of five items or more; bots, or one person twice",
     )
+
+
+def _leak(graph: RecGraph, later: Split, earlier: Split) -> Finding:
+    """Tell what reading took out of a part because an earlier one has it too."""
+    check, count = f"{later} pairs in {earlier}", leaked_pairs(graph, later, earlier)
+    if count is None:
+        return Finding(check, None, "-", f"no {later} part")
+    # Figures are those of test; what leaks into validation has only chosen settings and epochs.
+    verdict: Verdict = "problem" if later == "test" else "note"
+    where = f"removed from {later}" + ("" if graph.has_split(later) else ", of which nothing is left")
+    who = "published figures may count them" if later == "test" else "elsewhere settings may have been chosen by them"
+    return Finding(check, count, verdict if count else "ok", f"{where}; {who}")
 
 
 def _equal_histories(graph: RecGraph) -> int:

@@ -18,6 +18,10 @@ from kg_loaders.vocabulary import Vocabulary
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")  # a split's code is its position here
+# A pair stays in the earliest part that has it; what reading took out of (later, earlier) it counts in `dropped`.
+LEAKS: dict[tuple[Split, Split], str] = {
+    (later, earlier): f"{later} pairs also in {earlier}" for earlier, later in itertools.combinations(SPLITS, 2)
+}
 
 LABEL_FEATURES = ("title", "label", "name")  # text features that name a node, best first
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kg_loaders.graph import SPLITS, Features, RecGraph
+from kg_loaders.graph import LEAKS, SPLITS, Features, RecGraph, Split
 
-TEST_PAIRS_IN_TRAIN = "test pairs also in train"  # the reason under which reading counts them in `dropped`
+TEST_PAIRS_IN_TRAIN = LEAKS["test", "train"]
 MAX_EXAMPLES = 5
 MAX_RELATIONS_SHOWN = 12
 MAX_HOPS_SHOWN = 6
@@ -57,13 +57,24 @@ def summary(graph: RecGraph) -> dict[str, Any]:
         "users_without_interactions": int((histories == 0).sum()),
         "items_without_interactions": int((popularity == 0).sum()),
         "items_without_triples": int((~linked).sum()),
-        "test_pairs_in_train": int(graph.dropped.get(TEST_PAIRS_IN_TRAIN, 0)) if graph.has_split("test") else None,
+        "test_pairs_in_train": leaked_pairs(graph, "test", "train"),
         "dropped": {reason: int(count) for reason, count in graph.dropped.items()},
         "reach": _reach(graph),
         "relations": _relations(graph),
         "links": _links(graph, linked),
         "features": _features(graph),
     }
+
+
+def leaked_pairs(graph: RecGraph, later: Split, earlier: Split) -> int | None:
+    """Return how many pairs reading took out of a part because an earlier one has them too.
+
+    ``None`` where there is nothing to look at: no split, or no such part. A part all of whose pairs were taken out was
+    there.
+    """
+    count = int(graph.dropped.get(LEAKS[later, earlier], 0))
+    was_there = graph.has_split(later) or (graph.interactions.split is not None and count > 0)
+    return count if was_there else None
 
 
 def _per_split(graph: RecGraph) -> dict[str, int]:

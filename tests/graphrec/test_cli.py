@@ -233,6 +233,34 @@ def test_data_audit(graphrec: Any, dataset: str) -> None:
     assert len(checks) == len(set(checks)) >= 10
 
 
+def test_data_audit_tells_of_a_test_part_that_stands_in_train(graphrec: Any, tmp_path: Path) -> None:
+    rows = [f"u{user},i{item},train" for user in range(2) for item in range(user, user + 6)]
+    rows += [row.replace("train", "test") for row in rows]
+    (tmp_path / "interactions.csv").write_text("\n".join(["user_id,item_id,split", *rows]))
+    said = graphrec("data", "audit", str(tmp_path))
+    assert said.code == 0, said.err
+    assert said.out.endswith("1 problem\n")
+    finding = next(f for f in graphrec("data", "audit", str(tmp_path), "--json").json if f["verdict"] == "problem")
+    assert (finding["check"], finding["count"]) == ("test pairs in train", 12)
+    assert graphrec("data", "inspect", str(tmp_path), "--json").json["test_pairs_in_train"] == 12
+
+
+def test_data_audit_takes_another_split(graphrec: Any, tmp_path: Path) -> None:
+    rows = ["ann,alien,1", "ann,heat,2", "ann,speed,3", "bob,heat,1"]
+    (tmp_path / "interactions.csv").write_text("\n".join(["user_id,item_id,time", *rows]))
+    said = graphrec("data", "audit", str(tmp_path))
+    assert "the split 'random' leaves no valid pairs; choose another data.split" in said.err
+    said = graphrec("data", "audit", str(tmp_path), "--data.split", "leave-last")
+    assert said.code == 0, said.err
+    said = graphrec("data", "audit", "--data.split=random", "--data.ratios=0.4,0.3,0.3", "--data.seed=1", str(tmp_path))
+    assert said.code == 0, said.err
+    said = graphrec("data", "audit", str(tmp_path), "--data.split", "leave-lost")
+    assert (said.code, "did you mean 'leave-last'" in said.err) == (2, True)
+    said = graphrec("data", "inspect", str(tmp_path), "--data.seed", "3")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "--data.seed is for audit" in said.err
+
+
 def test_train_prints_figures_and_places(graphrec: Any, dataset: str, tmp_path: Path) -> None:
     said = graphrec("train", dataset, "--model.dim", "4", *FAST, "--seed=3", "--out", str(tmp_path / "run"))
     assert said.code == 0, said.err

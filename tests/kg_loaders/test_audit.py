@@ -43,6 +43,24 @@ def test_what_reading_dropped_is_told():
     assert found(make([(0, 0)]), "test pairs in train").verdict == "-"
 
 
+def test_every_leak_that_reading_counted_is_told():
+    dropped = {"valid pairs also in train": 120, "test pairs also in valid": 30}
+    graph = make([(0, 0), (1, 1), (2, 2)], split=[0, 1, 2], dropped=dropped)
+    assert found(graph, "test pairs in train").verdict == "ok"
+    assert (found(graph, "test pairs in valid").count, found(graph, "test pairs in valid").verdict) == (30, "problem")
+    assert (found(graph, "valid pairs in train").count, found(graph, "valid pairs in train").verdict) == (120, "note")
+
+
+def test_a_part_all_of_which_leaked_is_told():
+    for part, verdict in (("test", "problem"), ("valid", "note")):
+        graph = make([(0, 0), (1, 1)], split=[0, 0], dropped={f"{part} pairs also in train": 12})
+        finding = found(graph, f"{part} pairs in train")
+        assert (finding.count, finding.verdict) == (12, verdict)
+        assert finding.remark.startswith(f"removed from {part}, of which nothing is left; ")
+    assert found(graph, "test pairs in train").verdict == "-"
+    assert found(graph.with_split(None), "valid pairs in train").count is None
+
+
 def test_users_with_equal_histories_are_counted_from_five_items_on():
     five = [(u, i) for u in (0, 2) for i in range(5)] + [(1, i) for i in range(1, 6)]
     assert found(make(five), "users with equal histories").count == 2

@@ -64,6 +64,12 @@ def test_drops_and_test_pairs_in_train(graph: RecGraph) -> None:
     assert summary(graph.with_split(None))["interactions"] == {"unsplit": 6}
 
 
+def test_a_test_part_all_of_which_stands_in_train(graph: RecGraph) -> None:
+    rest = graph.with_split(np.zeros(6, dtype=np.int8))
+    assert summary(rest)["test_pairs_in_train"] == 2
+    assert summary(replace(rest, dropped={}))["test_pairs_in_train"] is None
+
+
 def test_reach_by_hops(graph: RecGraph) -> None:
     reach = summary(graph)["reach"]
     assert reach["connected"] == 3
