@@ -128,8 +128,13 @@ def line_at(data: bytes, position: int) -> int:
     return data.count(b"\n", 0, position) + 1
 
 
-def decode(path: Path, data: bytes) -> str:
+def decode(path: Path, data: bytes, fallback: str | None = None) -> str:
     """Return ``data`` as text.
+
+    Args:
+        path: Where they are from.
+        data: In UTF-8.
+        fallback: The encoding of what is not UTF-8; without it, such data are refused.
 
     Raises:
         FormatError: It is not UTF-8, or holds a NUL character; the message names the line.
@@ -137,7 +142,9 @@ def decode(path: Path, data: bytes) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise FormatError(path, line_at(data, error.start), f"not UTF-8: {error.reason}") from None
+        if fallback is None:
+            raise FormatError(path, line_at(data, error.start), f"not UTF-8: {error.reason}") from None
+        text = data.decode(fallback)
     if "\x00" in text:
         raise FormatError(path, line_at(data, data.index(b"\x00")), "NUL character in a text file")
     return text

@@ -126,7 +126,9 @@ def _number(cell: str) -> float:
         return float("nan")
 
 
-def read_table(path: Path, separator: str, *, header: bool = True, quoted: bool = True) -> TextTable:
+def read_table(
+    path: Path, separator: str, *, header: bool = True, quoted: bool = True, fallback: str | None = None
+) -> TextTable:
     r"""Read a delimited file, plain or gzipped.
 
     Accepts CRLF, a byte order mark and blank lines; every row must have as many cells as the first line.
@@ -137,6 +139,7 @@ def read_table(path: Path, separator: str, *, header: bool = True, quoted: bool 
         header: Whether the first line names the columns.
         quoted: Whether a cell that begins with ``"`` ends at the next single ``"`` (RFC 4180), so that it may hold
             separators and line ends.
+        fallback: The encoding of a file that is not UTF-8; without it, such a file is refused.
 
     Raises:
         FormatError: See above, or what :func:`~kg_loaders.textio.read_bytes` refuses.
@@ -149,7 +152,7 @@ def read_table(path: Path, separator: str, *, header: bool = True, quoted: bool 
         >>> table.names, table.ids("1").tolist(), table.numbers("2").tolist()
         (('0', '1', '2'), ['1193', '661'], [5.0, 3.0])
     """
-    text = decode(path, read_bytes(path))
+    text = decode(path, read_bytes(path), fallback)
     mark = separator
     if len(separator.encode("utf-8")) > 1:
         if UNIT in text:

@@ -1,6 +1,7 @@
 import csv
 import io
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,49 @@ def test_a_hand_written_folder(tmp_path: Path, expected: RecGraph) -> None:
     assert graph.item_labels[0] == "Toy Story (1995)"
 
 
+def as_grouplens(folder: Path, encoding: str) -> Path:
+    """Turn the files of a folder into those of GroupLens' archive."""
+    for name in ("movies.dat", "users.dat"):
+        text = (folder / name).read_text(encoding="utf-8")
+        (folder / name).write_bytes(text.replace("\t", "::").encode(encoding))
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8"])
+def test_the_files_as_grouplens_ships_them(tmp_path: Path, expected: RecGraph, encoding: str) -> None:
+    assert movielens.read(as_grouplens(put(tmp_path), encoding)) == expected
+
+
+def test_one_file_may_be_as_grouplens_ships_it(tmp_path: Path, expected: RecGraph) -> None:
+    text = FILES["movies.dat"].replace("\t", "::").replace("\n", "\r\n")
+    (put(tmp_path) / "movies.dat").write_bytes(f"\r\n{text}".encode("latin-1"))
+    assert movielens.read(tmp_path) == expected
+
+
+def test_colons_inside_a_title_separate_nothing_where_tabs_do(tmp_path: Path) -> None:
+    graph = movielens.read(put(tmp_path, movies_dat="9\tFace::Off (1997)\tAction\n10\tHeat (1995)\tCrime\n"))
+    assert graph.item_features["title"].values.tolist()[:2] == ["Face::Off (1997)", "Heat (1995)"]
+
+
+def test_latin_1_is_taken_for_the_archive_of_grouplens_alone(tmp_path: Path) -> None:
+    (put(tmp_path) / "movies.dat").write_bytes(FILES["movies.dat"].encode("latin-1"))
+    with pytest.raises(FormatError, match="not UTF-8") as caught:
+        movielens.read(tmp_path)
+    assert (caught.value.path.name, caught.value.line) == ("movies.dat", 2)
+
+
+def test_the_real_films_are_the_same_in_both_forms(tmp_path: Path) -> None:
+    folder = Path(os.environ.get("GRAPHREC_DATA", "../shared/data"), "ml-1m")
+    if not (folder / "movies.dat").is_file():
+        pytest.skip(f"no {folder}")
+    for name in ("movies.dat", "users.dat"):
+        shutil.copyfile(folder / name, tmp_path / name)
+    (tmp_path / "ratings.dat").write_text("1::1193::5::978300760\n")
+    graph = movielens.read(tmp_path)
+    assert movielens.read(as_grouplens(tmp_path, "latin-1")) == graph
+    assert graph.num_items == 3883
+
+
 def test_detection_prefers_it_to_rdf_and_tables(tmp_path: Path) -> None:
     assert detect(put(tmp_path)) == "movielens"
 
@@ -137,6 +181,8 @@ def test_films_without_an_iri_do_not_share_one(tmp_path: Path) -> None:
         ({"ratings_dat": "2::10::5::900\n2::9::nan::800\n"}, "ratings.dat", 2),
         ({"ratings_dat": "2::10::5::900\n::9::3::800\n"}, "ratings.dat", 2),
         ({"movies_dat": "9\tToy Story\n"}, "movies.dat", 1),
+        ({"movies_dat": "9::Toy Story\n"}, "movies.dat", 1),
+        ({"movies_dat": "9::A::B\n10::A\n"}, "movies.dat", 2),
         ({"movies_dat": "9\tA\tB\n9\tA\tB\n"}, "movies.dat", 2),
         ({"users_dat": "2\tF\t1\t10\n"}, "users.dat", 1),
         ({"plots_tsv": "id\tplot\n9\tx\n"}, "plots.tsv", 1),
