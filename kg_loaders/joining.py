@@ -36,6 +36,8 @@ class Joined:
         entities: Its index of each source entity, items first, int64 ``[source.num_entities]``.
         target_entities: Its index of each target entity, int64 ``[target.num_entities]``.
         from_target: Which of its interactions are the target's, bool ``[union.num_interactions]``.
+        source_rows: The source's interaction that each of its interactions is, int64 ``[union.num_interactions]``; -1
+            for those that the source does not have, and for those that the target holds out.
         dropped: What was left out, by reason.
     """
 
@@ -44,6 +46,7 @@ class Joined:
     entities: Indices
     target_entities: Indices
     from_target: NDArray[np.bool_]
+    source_rows: Indices
     dropped: Mapping[str, int]
 
 
@@ -78,7 +81,9 @@ def join(
     of_users, user_ids = _numbered(source, target.users, source.users, users)
     of_source, of_target, vocabulary, num_items = _join_entities(source, target, entities, same_entities, counts)
     relations, relation_ids = _join_relations(source, target, same_entities)
-    interactions, from_target = _join_interactions(source, target, split, of_users, of_source, num_items, counts)
+    interactions, from_target, source_rows = _join_interactions(
+        source, target, split, of_users, of_source, num_items, counts
+    )
     items, target_items = of_source[: source.num_items], of_target[: target.num_items]
     same_users = np.arange(target.num_users)
     union = RecGraph(
@@ -102,7 +107,7 @@ def join(
         name=f"{source.name}+{target.name}",
         dropped=counts,
     )
-    return Joined(union, of_users, of_source, of_target, from_target, counts)
+    return Joined(union, of_users, of_source, of_target, from_target, source_rows, counts)
 
 
 def _numbered(source: RecGraph, kept: Vocabulary, ids: Vocabulary, matches: Indices) -> tuple[Indices, Vocabulary]:
@@ -206,8 +211,8 @@ def _join_interactions(
     entities: Indices,
     num_items: int,
     dropped: dict[str, int],
-) -> tuple[Interactions, NDArray[np.bool_]]:
-    """Return the interactions of both, and which are the target's."""
+) -> tuple[Interactions, NDArray[np.bool_], Indices]:
+    """Return the interactions of both, which are the target's, and where each stands in the source."""
     ours, theirs = source.interactions, target.interactions
     keys = users[ours.user] * num_items + entities[ours.item]
     their_keys = theirs.user * num_items + theirs.item
@@ -231,8 +236,12 @@ def _join_interactions(
         **columns,
     )
     joined = sort_interactions(joined)
-    all_theirs = joined.user * num_items + joined.item
-    return joined, np.isin(all_theirs, their_keys)
+    all_keys = joined.user * num_items + joined.item
+    _, of_both, rows = np.intersect1d(all_keys, keys, assume_unique=True, return_indices=True)
+    source_rows = np.full(len(joined), -1, dtype=np.int64)
+    source_rows[of_both] = rows
+    source_rows[joined.split != TRAIN] = -1  # the source must not tell what the target holds out
+    return joined, np.isin(all_keys, their_keys), source_rows
 
 
 def _join_features(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kg_loaders.errors import GraphError, KGLoaderError
-from kg_loaders.graph import SPLITS, RecGraph
+from kg_loaders.graph import SPLITS, RecGraph, sort_interactions
 from kg_loaders.joining import join
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class LinkedPair:
         entities: The union's index of each source entity, items first, int64 ``[source.num_entities]``.
         target_entities: The union's index of each target entity, int64 ``[target.num_entities]``.
         from_target: Which of the union's interactions are the target's, bool ``[union.num_interactions]``.
+        source_rows: The source's interaction that each of the union's is, int64 ``[union.num_interactions]``; -1 for
+            those that the source does not have, and for those that the target holds out.
         review: Matches to look at: ambiguous ones, which are not linked, and similar ones, which are.
         dropped: What linking left out, by reason.
         unlinked: What of it was left out before the graphs were joined.
@@ -62,6 +64,7 @@ class LinkedPair:
     entities: Indices
     target_entities: Indices
     from_target: NDArray[np.bool_]
+    source_rows: Indices
     review: pd.DataFrame = field(repr=False)
     dropped: Mapping[str, int]
     unlinked: Mapping[str, int]
@@ -107,6 +110,7 @@ class LinkedPair:
             entities=joined.entities,
             target_entities=joined.target_entities,
             from_target=joined.from_target,
+            source_rows=joined.source_rows,
             review=review,
             dropped=joined.dropped,
             unlinked=dict(dropped),
@@ -252,9 +256,19 @@ class LinkedPair:
         return LinkedPair.of_matches(source, target, *how, dropped)
 
     def source_only(self) -> RecGraph:
-        """Return the union without the target's train and validation pairs: what is known before the target is seen."""
-        pairs = self.union.interactions
-        return replace(self.union, interactions=pairs[~self.from_target | (_codes(self.union) == SPLITS.index("test"))])
+        """Return what is known before the target is seen: the union with the source's pairs alone, and the test part.
+
+        A pair that both have is as the source knows it, with its time and weight. What the target holds out, for
+        validation or test, the source does not tell.
+        """
+        pairs, known = self.union.interactions, self.source_rows >= 0
+        columns = {}
+        for name in ("time", "weight"):
+            if (column := getattr(pairs, name)) is not None:
+                columns[name] = column.copy()
+                columns[name][known] = getattr(self.source.interactions, name)[self.source_rows[known]]
+        kept = replace(pairs, **columns)[known | (_codes(self.union) == SPLITS.index("test"))]
+        return replace(self.union, interactions=sort_interactions(kept))
 
     def __repr__(self) -> str:
         shared = ", ".join(f"{counts['both']} {kind}" for kind, counts in self.overlap().items())

@@ -102,7 +102,8 @@ class TransferStudy:
       ``joint+ease`` being ``ease-weighted``, that of ``zero-shot+ease`` being ``ease-source``.
     - ``fine-tuned``: trained on the source, then on with the target's users at a lower learning rate.
     - ``frozen-items``: the same, but only what a history's items weigh is trained on, and the gates of the domains.
-    - ``zero-shot``: trained on the source alone; target users' histories are read, and no target pair is learned from.
+    - ``zero-shot``: trained on the source alone; target users' histories are read, and no pair that only the
+      target has is learned from.
     - ``popularity``, ``ease``, ``light-gcn``: on the target, or on the ``-union``; ``cmf`` is collective matrix
       factorisation, one factorisation of both domains' matrices with common users or items; ``content-knn`` learns
       nothing from interactions.

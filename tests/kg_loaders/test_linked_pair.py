@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases.domains import books_and_films, pairs_of, two_records_of_one_site
+from cases.domains import TEST, TRAIN, VALID, books_and_films, graph, pairs_of, two_records_of_one_site
 
-from kg_loaders import Feature, GraphError, KGLoaderError, Vocabulary, link
+from kg_loaders import SPLITS, Feature, GraphError, KGLoaderError, Vocabulary, link
 from kg_loaders.joining import HELD_OUT_PAIRS
 from kg_loaders.splits import random_split
 from kg_loaders.synthetic import planted
@@ -50,6 +50,72 @@ def test_the_source_alone_knows_no_pair_of_the_target_but_test():
     }  # fmt: skip
     assert pairs_of(before, "test") == {("ann", "2")}
     assert not before.has_split("valid")
+
+
+def test_the_source_alone_keeps_what_the_target_knows_too():
+    source = graph(
+        ["ann", "bob"], ["x", "y", "z"], [("ann", "x"), ("ann", "y"), ("bob", "x"), ("bob", "z")],
+        time=[9, 8, 7, 5], weight=[1, 2, 3, 4], name="source",
+    )  # fmt: skip
+    target = graph(
+        ["ann", "bob", "cat"], ["x", "y"], [("ann", "x"), ("ann", "y"), ("bob", "x"), ("cat", "y")],
+        split=[TRAIN, TEST, TRAIN, VALID], time=[1, 2, 3, 4], weight=[5, 5, 5, 5], name="target",
+    )  # fmt: skip
+    pair = link(source, target, on="item", same_users=True)
+    before = pair.source_only()
+    assert pairs_of(before, "train") == {("ann", "x"), ("bob", "x"), ("bob", "z")}
+    assert pairs_of(before, "test") == {("ann", "y")}
+    assert len(before.interactions) == 4
+    train = before.part("train")  # in order of the source's time, which is not the target's
+    assert before.items.ids_of(train.item) == ["x", "z", "x"]
+    assert (train.time.tolist(), train.weight.tolist()) == ([9, 5, 7], [1, 4, 3])
+    test = before.part("test")
+    assert (test.time.tolist(), test.weight.tolist()) == ([2], [5])
+    # Where times of one are lacking the union has none, and neither has this.
+    timeless = replace(target, interactions=replace(target.interactions, time=None))
+    assert link(source, timeless, on="item", same_users=True).source_only().interactions.time is None
+
+
+@pytest.mark.parametrize("on", ["item", "user", "entity"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_source_alone_knows_all_of_the_source_and_nothing_that_the_target_holds_out(on, seed):
+    """Two records of the same users and items, which have about half of their pairs in common."""
+    whole = planted().with_split(None)
+    rng = np.random.default_rng(seed)
+    ours, theirs = (whole.interactions[np.sort(rng.permutation(whole.num_interactions)[:1200])] for _ in range(2))
+    target = random_split(replace(whole, interactions=theirs), (0.6, 0.2, 0.2), seed=seed)
+    options = {} if on == "user" else {"same_users": True}
+    whole_pair = link(replace(whole, interactions=ours, name="source"), target, on=on, **options)
+    cold = np.arange(0, target.num_users, 3)
+    for pair in (
+        whole_pair,
+        whole_pair.keep_target(0.5, seed=seed),
+        whole_pair.without_history(cold),
+        whole_pair.validate_cold(cold),
+        whole_pair.without_kg(),
+    ):
+        before, union = pair.source_only(), pair.union
+        told = {
+            (union.users.id_of(int(pair.users[user])), union.entities.id_of(int(pair.entities[item])))
+            for user, item in zip(pair.source.interactions.user, pair.source.interactions.item, strict=True)
+        }
+        held_out = pairs_of(pair.target, "test") | pairs_of(pair.target, "valid")
+        assert pairs_of(before, "train") == told - held_out
+        assert pairs_of(before, "test") == pairs_of(target, "test")
+        assert not before.has_split("valid")
+        assert before.num_interactions == len(pairs_of(before))  # each pair once
+        if on != "user":  # else they have no item in common
+            assert told & held_out
+            assert pairs_of(before, "train") & pairs_of(pair.target, "train")
+
+
+def test_without_common_pairs_the_source_alone_is_the_union_without_the_targets_pairs():
+    pair = link(planted(num_users=90, seed=2), random_split(planted(num_users=60, seed=1)), on="item")
+    pairs = pair.union.interactions
+    assert not (pair.from_target & (pair.source_rows >= 0)).any()
+    assert pair.source_only() == replace(
+        pair.union, interactions=pairs[~pair.from_target | (pairs.split == SPLITS.index("test"))]
+    )
 
 
 def test_the_kg_of_both_is_left_out_or_shuffled_and_the_link_stays():
