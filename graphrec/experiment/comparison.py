@@ -77,8 +77,8 @@ def compare(
         ablate: Add a row for the reference without each of its parts (:mod:`graphrec.experiment.ablation`).
 
     Raises:
-        ConfigError: An unknown model or setting, another ``kg`` than "full" where the data have no triples, or
-            committed configurations that split the data differently.
+        ConfigError: An unknown model or setting, one that is for a single run (``--model``, ``--seed``), another ``kg``
+            than "full" where the data have no triples, or committed configurations that split the data differently.
     """
     chosen = _with_baselines(models)
     seeds = tuple(dict.fromkeys(seeds))
@@ -89,9 +89,15 @@ def compare(
     if reference not in chosen:
         raise ConfigError(f"versus must be one of the compared models {', '.join(chosen)}, got {versus!r}")
 
-    for name, instead in (("seed", "seeds"), ("out", "out"), ("config", "options"), ("data.kg", "kg")):
-        if take_option(options, name)[1] is not None:
-            raise ConfigError(f"--{name} is for one run; a comparison takes {instead}")
+    for names, instead in (
+        (("model", "model.name"), "models"),
+        (("seed",), "seeds"),
+        (("out",), "out"),
+        (("config",), "options"),
+        (("data.kg",), "kg"),
+    ):
+        if take_option(options, *names)[1] is not None:
+            raise ConfigError(f"--{names[0]} is for one run; a comparison takes {instead}")
     shared, own = split_model_options(options)
     configs = {
         name: read_options(["--model", name, *shared, *(own if name == reference else ())], data).config

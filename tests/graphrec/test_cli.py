@@ -139,6 +139,7 @@ def test_no_command_shows_the_help(graphrec: Any) -> None:
         (("compare", "films", "--seeds", "none"), 2, "--seeds must be a number of seeds"),
         (("compare", "films", "--seeds", "0"), 2, "--seeds must be a number of seeds"),
         (("compare", "films", "--models", "a,b"), 2, "model must be one of"),
+        (("compare", "films", "--models", "EASE", "--model", "ItemKNN"), 2, "--model is for one run"),
         (("evaluate", "absent"), 1, "absent: there is no such run folder"),
         (("evaluate", "absent", "--split", "train"), 2, "invalid choice: 'train'"),
         (("recommend", "absent"), 2, "one of the arguments --user --history --all-users is required"),

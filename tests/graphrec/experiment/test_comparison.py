@@ -145,6 +145,8 @@ def test_without_a_test_part_validation_is_compared(dataset: Path, tmp_path: Pat
         ({"kg": ["ful"]}, ArgumentError, "did you mean 'full'"),
         ({"options": ["--train.epoch", "1"]}, ConfigError, "did you mean 'train.epochs'"),
         ({"options": ["--seed", "1"]}, ConfigError, "a comparison takes seeds"),
+        ({"options": ["--model", "EASE"]}, ConfigError, "--model is for one run; a comparison takes models"),
+        ({"options": ["--model.name=EASE"]}, ConfigError, "--model is for one run; a comparison takes models"),
     ],
 )
 def test_wrong_questions_are_refused(
