@@ -27,10 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import kg_loaders
 from graphrec.experiment.build import build_evaluator, build_model
 from graphrec.experiment.catalogue import committed_files
-from graphrec.experiment.data import prepare, resolve
+from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.reading import read_options
 from graphrec.layers import HistoryAttentionPooling
 from graphrec.models import InductiveKGAT
@@ -116,7 +115,7 @@ def trained(data: str, options: dict[str, Any], seed: int) -> dict[str, float]:
     """Train InductiveKGAT as committed for a data set, with this pooling, and return its validation figure."""
     (file,) = (f for f in committed_files() if f.parent.name == data and f.stem == "inductive_kgat")
     config = read_options(["--config", str(file)]).config
-    graph = kg_loaders.load(data)
+    graph = load_graph(config.data)
     config = resolve(replace(config, seed=seed, train=config.train.without_refit()), graph)
     graph = prepare(graph, config)
     model = build_model(config, graph)

@@ -8,10 +8,9 @@ Read it as the table of contents of the library, or copy it and change what you 
 
 import sys
 
-import kg_loaders
 from graphrec.cli import guarded
 from graphrec.experiment.build import build_evaluator
-from graphrec.experiment.data import prepare, resolve
+from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.folder import RunFolder
 from graphrec.experiment.reading import read_options
 from graphrec.experiment.runner import default_out, measure, reset_peak_memory, summary, training_log
@@ -25,8 +24,8 @@ def main(dataset: str, options: list[str]) -> None:
     # Settings: the committed YAML of this data set and model, then the options, then the constructors' defaults.
     config = read_options(options, dataset).config
 
-    # Files become a graph: users, items, what they took, and a knowledge graph around the items.
-    graph = kg_loaders.load(config.data.name, config.data.format)
+    # Files become a graph: users, items, what they took, what is known of the items, and a knowledge graph around them.
+    graph = load_graph(config.data)
     config = resolve(config, graph)  # what was left open, such as the split, is decided here and written down
     graph = prepare(graph, config)  # split into train, valid and test
     print(graph)

@@ -9,8 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
+from cases.planted_folder import write_planted
 
 from kg_loaders.synthetic import planted
 
@@ -70,6 +73,26 @@ def test_normalisers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = json.loads(out.read_text(encoding="utf-8"))
     assert [row["variant"] for row in rows] == ["softmax", "entmax15"]
     assert all(0 <= value <= 1 for row in rows for value in row["ten times longer"]["values"])
+
+
+def test_normalisers_are_trained_on_all_that_a_committed_configuration_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = load("benchmark_normalizers")
+    monkeypatch.setenv("GRAPHREC_CACHE", str(tmp_path / "cache"))
+    films = write_planted(tmp_path / "films")
+    np.save(tmp_path / "mood.npy", np.eye(4))
+    (tmp_path / "mood.ids.txt").write_text("item-00\nitem-01\nitem-02\nitem-03\n", encoding="utf-8")
+    settings = {
+        "data": {"name": str(films), "features": [str(tmp_path / "mood.npy")]},
+        "model": {"name": "InductiveKGAT", "dim": 4, "modalities": ["mood"]},  # an error where the graph has none
+        "train": {"epochs": 1},
+    }
+    committed = tmp_path / "configs" / "films" / "inductive_kgat.yaml"
+    committed.parent.mkdir(parents=True)
+    committed.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    monkeypatch.setattr(script, "committed_files", lambda: [committed])
+    assert 0 < script.trained("films", {}, seed=0)["ndcg@20"] < 1
 
 
 def test_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

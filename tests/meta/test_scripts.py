@@ -54,6 +54,19 @@ def test_train_script_ends_with_the_weights_and_figures_of_the_command(
     assert f"recall@20 {script.metrics['test']['recall@20']:.4f}" in capsys.readouterr().out
 
 
+def test_train_script_reads_files_of_features_and_its_run_can_be_opened(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blurbs = tmp_path / "blurbs.csv"
+    blurbs.write_text("item_id,blurb\nitem-00,a film about bees\n", encoding="utf-8")
+    options = ["--model", "EASE", "--data.features", str(blurbs)]
+    load("train").main(data, [*options, "--out", str(tmp_path / "script")])
+    assert main(["train", data, *options, "--out", str(tmp_path / "command")]) == 0
+    script, command = (RunFolder.open(tmp_path / name) for name in ("script", "command"))
+    assert script.info.graph_fingerprint == command.info.graph_fingerprint
+    assert main(["recommend", str(tmp_path / "script"), "--user", "user-00"]) == 0
+
+
 class Knowing:
     """Scores as the answers are."""
 
