@@ -13,7 +13,8 @@ usage: graphrec tune NAME_OR_PATH [--model NAME] [--space FILE.yaml] [--trials N
                      [--model.OPTION VALUE] [--data.OPTION VALUE] [--train.OPTION VALUE] [--eval.OPTION VALUE] [--json]
 
 Search the settings that a space names, by Optuna, on the validation part alone; all other settings are those that
-train would use. The test part is left out before the first trial. The same command goes on after an interruption.
+train would use, and only these may be given here. The test part is left out before the first trial. The same command
+goes on after an interruption.
 
   NAME_OR_PATH          a known data set, or a folder
   --model NAME          the model; its own options follow with graphrec train --model NAME --help

@@ -155,7 +155,7 @@ def tune(
         quiet: Show no progress.
 
     Raises:
-        ConfigError: A wrong setting or search space.
+        ConfigError: A wrong setting or search space, or one setting in both.
         ArgumentError: Optuna is not installed, or ``trials`` is below 1.
         RunError: ``out`` holds a study of other settings or another search space.
     """
@@ -170,6 +170,7 @@ def tune(
     base = read_options(options, data).config
     path = space or find_space(data, base.model.name)
     dimensions = read_space(path)
+    _check_apart(dimensions, options, path)
     graph = load_graph(base.data) if graph is None else graph
     base = resolve(base, graph)
     folder = out or Path("runs") / Path(data).name / f"tune-{base.model.name.lower()}"
@@ -211,6 +212,14 @@ def tune(
         study.optimize(objective, n_trials=left)
     _save(study, folder, base, path)
     return Tuned(study.best_params, study.best_value, base.train.select_by, len(study.trials), folder)
+
+
+def _check_apart(dimensions: Sequence[Dimension], options: Sequence[str], space: Path) -> None:
+    """Make sure that no setting is both searched and given: every trial would put a value of the space in its place."""
+    for name in (dimension.name for dimension in dimensions):
+        value = take_option(options, name)[1]
+        if value is not None:
+            raise ConfigError(f"--{name} {value} is given, but {space} searches {name}; leave it out of one of the two")
 
 
 def _measure(config: RunConfig, graph: RecGraph, trial: optuna.Trial) -> float:

@@ -126,6 +126,18 @@ def test_wrong_questions_are_refused(dataset: Path, space: Path) -> None:
         tune(str(dataset), ["--model", "ToyTable"])
 
 
+@pytest.mark.parametrize("given", [["--model.dim", "16"], ["--model.dim=16"]])
+def test_a_setting_that_is_searched_cannot_be_given_as_well(
+    dataset: Path, space: Path, tmp_path: Path, given: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        tune(str(dataset), [*SHORT, *given], space, trials=1, out=tmp_path / "study", quiet=True)
+    assert (
+        str(error.value) == f"--model.dim 16 is given, but {space} searches model.dim; leave it out of one of the two"
+    )
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_named(dataset: Path, space: Path) -> None:
     with pytest.raises(RunError, match=f"the folder --out {space}/study cannot be made: Not a directory"):
         tune(str(dataset), SHORT, space, trials=1, out=space / "study", quiet=True)
