@@ -52,11 +52,13 @@ class Dimension:
         """Read one entry of a search space.
 
         Raises:
-            ConfigError: It is neither a list of choices nor a range.
+            ConfigError: It is neither a list of choices nor a range, or no setting of one model or its training.
         """
         where = f"{source}: {name}"
         if name.partition(".")[0] not in ("model", "train"):
             raise ConfigError(f"{where}: only settings of model and train can be searched")
+        if name == "model.name":
+            raise ConfigError(f"{where}: one model is searched at a time; name it with --model")
         if isinstance(settings, Sequence) and not isinstance(settings, str) and len(settings):
             return cls(name, choices=tuple(settings))
         if not isinstance(settings, Mapping) or not {"low", "high"} <= set(settings):

@@ -102,6 +102,7 @@ def test_progress_is_told(dataset: Path, space: Path, tmp_path: Path, capsys: An
     ("text", "message"),
     [
         ("data.seed: [1, 2]", "only settings of model and train"),
+        ("model.name: [EASE, InductiveKGAT]", "model.name: one model is searched at a time; name it with --model"),
         ("model.dim: 64", "must be a list of choices or a mapping with low and high, got 64"),
         ("model.dim: []", "must be a list"),
         ("model.dim: {low: 1}", "must be a list of choices or a mapping with low and high"),
