@@ -44,6 +44,16 @@ WITH_EASE = ("ease-weighted", "ease-source", "target-only+ease", "joint+ease", "
 READ_KG = (*SETTINGS, "content-knn", "fbsm-source")
 RANDOM = ("cmf", "emcdr", "ptupcdr", "light-gcn", "light-gcn-union")  # comparators that another seed makes another
 
+# Settings of a run that a transfer does not read, and what to say of each.
+OF_ONE_RUN = (
+    (("model", "model.name"), "a transfer takes --settings and --comparators"),
+    (("seed",), "a transfer takes --seeds"),
+    (("out",), "a transfer takes out"),
+    (("data.kg",), "a transfer takes --kg, which is of both domains"),
+    (("train.select",), "every setting of a transfer selects on a validation part"),
+    (("eval.batch_size",), "a transfer takes --eval.metrics alone"),
+)
+
 LABELS = {
     "target-only": "InductiveKGAT, target only",
     "target-only+ease": "InductiveKGAT + EASE, target only",
@@ -277,15 +287,12 @@ def run_transfer(
         given: Further arguments of :func:`compare_transfer`.
 
     Raises:
-        ConfigError: An unknown setting.
+        ConfigError: An unknown setting, or one that a transfer does not read.
         GraphError: The two cannot be linked as asked.
     """
-    if take_option(options, "model", "model.name")[1] is not None:
-        raise ConfigError("--model is for one run; a transfer takes --settings and --comparators")
-    if take_option(options, "data.kg")[1] is not None:
-        raise ConfigError("--data.kg is for one run; a transfer takes --kg, which is of both domains")
-    if take_option(options, "train.select")[1] is not None:
-        raise ConfigError("--train.select is for one run; every setting of a transfer selects on a validation part")
+    for names, instead in OF_ONE_RUN:
+        if take_option(options, *names)[1] is not None:
+            raise ConfigError(f"--{names[0]} is for one run; {instead}")
     rest, own = _taken(options, target, "CrossDomainKGAT", CROSS_OPTIONS)
     rest, given["ease"] = _taken(rest, target, "EASE", EASE_OPTIONS)
     config = read_options(["--model", FLAGSHIP, *rest], target).config

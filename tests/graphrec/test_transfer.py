@@ -465,6 +465,9 @@ def test_one_cold_user_is_refused_before_anything_is_trained():
         (["--model.user_prior", "1"], "user_prior"),
         (["--model", "EASE"], "--model is for one run; a transfer takes --settings and --comparators"),
         (["--data.kg", "none"], "--data.kg is for one run; a transfer takes --kg"),
+        (["--seed", "7"], "--seed is for one run; a transfer takes --seeds"),
+        (["--out=here"], "--out is for one run; a transfer takes out"),
+        (["--eval.batch_size", "7"], "--eval.batch_size is for one run; a transfer takes --eval.metrics alone"),
     ],
 )
 def test_options_are_checked_before_anything_is_read(options, message):
