@@ -32,7 +32,8 @@ Finished runs are taken as they are.
   --target-share SHARE      keep only this share of the target's train and validation pairs
   --cold-share SHARE        take the target history from this share of the common test users, and measure them
   --without-twins           take out of the source what may be the target's own items: nearly the same people took them
-  --out DIR                 where the values of each run, the table and review.csv go
+  --out DIR                 where the values of each run, the table and review.csv (matches to correct) go; one that was
+                            corrected is kept, and read where --map names it
   --model.OPTION VALUE      options of InductiveKGAT and CrossDomainKGAT, and of EASE where it is weighted or blended
   --train.OPTION VALUE      how they are trained
   --eval.metrics A,B,...    what is measured

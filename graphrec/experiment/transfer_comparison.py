@@ -283,7 +283,8 @@ def run_transfer(
         target_share: Share of the target's train and validation pairs to keep; all when not given.
         cold_share: Share of the common test users who lose their target history; see :func:`cold_split`.
         without_twins: Take items out of the source that may be the target's own; see :meth:`LinkedPair.without_twins`.
-        out: Where values, table and ``review.csv`` go; ``runs/SOURCE-TARGET/transfer`` when not given.
+        out: Where values, table and ``review.csv`` go; ``runs/SOURCE-TARGET/transfer`` when not given. A ``review.csv``
+            that holds other matches is kept, and the new one called ``review-new.csv``.
         given: Further arguments of :func:`compare_transfer`.
 
     Raises:
@@ -321,12 +322,27 @@ def run_transfer(
     out = out or RUNS / f"{pair.source.name}-{pair.target.name}" / "transfer"
     if len(pair.review):
         make_folder(out, f"the folder --out {out}")
-        pair.review.to_csv(out / "review.csv", index=False)
+        _write_review(pair.review.to_csv(index=False), out)
     trains = {}
     if find_committed(target, "LightGCN") is not None:
         trains["light-gcn"] = read_options(["--model", "LightGCN"], target).config.train
     train = replace(config.train, select=True)  # whatever the target's own configuration does
     return compare_transfer(pair, train=train, options={**asked, **own}, trains=trains, out=out, **given)
+
+
+def _write_review(text: str, folder: Path) -> None:
+    """Write the matches to look at as ``review.csv``, or beside one that holds others: a person may have mended it."""
+    file, beside = folder / "review.csv", folder / "review-new.csv"
+    if not file.exists():
+        write_text(file, text)
+    elif file.read_bytes() != text.encode():
+        write_text(beside, text)
+        print(
+            f"{file} holds other matches, which are kept; those of now are in {beside}; to link the matches of a "
+            "corrected file, and no others, give it as --map instead of --by and what goes with it",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _taken(options: Sequence[str], target: str, model: str, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:

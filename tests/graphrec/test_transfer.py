@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +9,14 @@ import torch
 
 import kg_loaders
 from graphrec.cli import main
-from graphrec.errors import ArgumentError, ConfigError
+from graphrec.errors import ArgumentError, ConfigError, RunError
 from graphrec.experiment import transfer_comparison
 from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
 from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, run_transfer
 from graphrec.histories import Histories
 from graphrec.models import EASE, FBSM, Blend, CrossDomainKGAT, DualEASE, InductiveKGAT, Popularity
 from graphrec.training import TrainConfig, Trainer
-from kg_loaders import SPLITS, Interactions, RecGraph, Vocabulary
+from kg_loaders import SPLITS, Feature, Interactions, RecGraph, Vocabulary
 from kg_loaders.synthetic import planted
 
 TRAIN = TrainConfig(epochs=2, batch_size=64, learning_rate=0.01, select_by="ndcg@10")
@@ -437,6 +438,44 @@ def test_a_shop_that_lists_the_target_again_is_a_problem_and_can_be_left_out(tmp
     assert "problem" not in said
     assert "source pairs of items that are perhaps the target's own" in said
     assert told > rest
+
+
+def test_a_review_that_was_corrected_is_kept(tmp_path, capsys, monkeypatch):
+    near = planted(num_users=60, num_items=60)
+    titles = list(near.items)
+    near = replace(near, item_features={"title": Feature.text(titles)})
+    titles[1] = titles[0]  # two films of one title, and none of the other
+    far = replace(planted(num_users=90, num_items=60, seed=1), item_features={"title": Feature.text(titles)})
+    load_by_name({"far": far, "near": near}, monkeypatch)
+    monkeypatch.setattr(transfer_comparison, "compare_transfer", lambda *_, **__: None)
+    linking = {"on": "item", "by": "label", "labels": ["title"], "on_ambiguous": "review"}
+    old, new = tmp_path / "review.csv", tmp_path / "review-new.csv"
+
+    run_transfer("far", "near", linking, out=tmp_path)
+    found = old.read_bytes()
+    assert found.splitlines()[1:] == [
+        b"item-00,item-00,item-00,item-00,1.0,equal label,False",
+        b"item-01,item-00,item-00,item-00,1.0,equal label,False",
+    ]
+    run_transfer("far", "near", linking, out=tmp_path)
+    assert not new.exists()
+    assert "review.csv" not in capsys.readouterr().err
+
+    corrected = b"\r\n".join(found.splitlines()[:2])
+    old.write_bytes(corrected)
+    run_transfer("far", "near", linking, out=tmp_path)
+    assert (old.read_bytes(), new.read_bytes()) == (corrected, found)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"{old} holds other matches, which are kept; those of now are in {new};")
+    assert "give it as --map" in said
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(RunError, match=f"could not write {new}"):
+        run_transfer("far", "near", linking, out=tmp_path)
+    assert new.read_bytes() == found
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
 
 
 def test_a_bridge_of_a_seed_is_the_same_whatever_seed_came_first():
