@@ -13,6 +13,7 @@ from graphrec.histories import Histories
 from graphrec.layers.ops import EdgeLayout, weighted_sum
 from graphrec.models.base import Recommender
 from graphrec.models.inductive_kgat import InductiveKGAT
+from graphrec.serving.held_prior import with_held_prior
 
 if TYPE_CHECKING:
     from graphrec.encoders import AttendedEdges
@@ -67,8 +68,8 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
     have in common (:meth:`Recommender.score_without_each`), as a blend of such does; any other model scores as many
     histories as there are entries.
 
-    A ``popularity_prior`` keeps the weight that the whole history gives it: that one item fewer is known makes the
-    charts louder, whichever item it is, and is no item's doing.
+    A ``popularity_prior``, also of a model in a blend, keeps the weight that the whole history gives it: that one item
+    fewer is known makes the charts louder, whichever item it is, and is no item's doing.
 
     Args:
         model: Any fitted recommender, in evaluation mode.
@@ -84,26 +85,17 @@ def leave_one_out(model: Recommender, histories: Histories, item: int) -> Tensor
         if parts is not None:
             return parts.leave_one_out()
     size = histories.items.numel()
+    held = with_held_prior(model, size)
     with torch.no_grad():
-        left = model.score_without_each(histories, item)
+        left = held.score_without_each(histories, item)
         if left is not None:
-            fall = model.score_item(histories, item).double() - left.double()
-            return fall + louder_charts(model, item, size, size - 1)
+            return model.score_item(histories, item).double() - left.double()
         summands = None if isinstance(model, InductiveKGAT) else model.contributions(histories, item)
         if summands is not None:
             return summands.double()  # a sum of one term for each entry, whatever the others, loses this term
     everything, without = torch.ones(1, size, dtype=torch.bool), ~torch.eye(size, dtype=torch.bool)
-    scores = kept_scores(model, histories, item, torch.cat([everything, without]))
-    return scores[0] - scores[1:] + louder_charts(model, item, size, size - 1)
-
-
-def louder_charts(model: Recommender, item: int, known: int, left: int) -> float:
-    """Return what the score of an item gains by its popularity alone when ``left`` of ``known`` items are left."""
-    if not isinstance(model, InductiveKGAT) or model.prior is None:
-        return 0.0
-    before, after = model.prior(torch.tensor([known, max(left, 0)])).tolist()
-    gain: float = (after - before) * float(model.prior.popularity()[item])
-    return gain
+    scores = kept_scores(held, histories, item, torch.cat([everything, without]))
+    return scores[0] - scores[1:]
 
 
 class AttendedScore:

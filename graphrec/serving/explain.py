@@ -15,7 +15,8 @@ from graphrec.models.base import Recommender
 from graphrec.models.blend import Blend
 from graphrec.models.cross_domain_kgat import CrossDomainKGAT
 from graphrec.models.inductive_kgat import InductiveKGAT
-from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out, louder_charts
+from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out
+from graphrec.serving.held_prior import with_held_prior
 from graphrec.serving.modality_effects import ModalityEffect, effects_on
 from graphrec.serving.paths import Path, paths_to
 from graphrec.serving.recommender import RunRecommender
@@ -163,8 +164,8 @@ def explain(
         score_parts = AttendedScore.of(model, histories, item) if method != "contributions" else None
         parts = _parts(model, histories, item, method, score_parts).numpy()
     size = histories.items.numel()
-    base = float(kept_scores(model, histories, item, torch.zeros(1, size, dtype=torch.bool)))
-    base -= louder_charts(model, item, size, 0)
+    nothing_known = torch.zeros(1, size, dtype=torch.bool)
+    base = float(kept_scores(with_held_prior(model, size), histories, item, nothing_known))
     if not model.inductive and not parts.any() and abs(score - base) <= NO_EFFECT * abs(score):
         method, parts = "none", parts[:0]  # zeros for every past item would say that it is popular
     items = histories.items.numpy()

@@ -23,6 +23,7 @@ from graphrec.models import (
     SASRec,
 )
 from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out
+from graphrec.serving.held_prior import with_held_prior
 
 HISTORY = Histories.from_lists([[2, 5, 7, 11]])
 OPTIONS = [
@@ -348,7 +349,8 @@ def test_what_is_left_without_an_entry_is_the_score_of_the_others(name, items):
     torch.manual_seed(1)
     times = torch.randint(6, (len(items),)).double() * 4000  # out of order, some equal
     histories = replace(Histories.from_lists([items], [0]), times=times)
-    wanted = kept_scores(model, histories, 3, ~torch.eye(len(items), dtype=torch.bool))
+    without_each = ~torch.eye(len(items), dtype=torch.bool)
+    wanted = kept_scores(model, histories, 3, without_each)
     with torch.no_grad():
         assert model.reach == REACHES.get(name)
         found = model.scores_without_each(histories)
@@ -358,6 +360,7 @@ def test_what_is_left_without_an_entry_is_the_score_of_the_others(name, items):
             torch.testing.assert_close(found[:, 3].double(), wanted, rtol=1e-4, atol=1e-4)
         whole = float(model.score_item(histories, 3))
     if len(set(items)) == len(items) or not isinstance(model, EASE):  # EASE's entries share what a repeated item gives
+        wanted = kept_scores(with_held_prior(model, len(items)), histories, 3, without_each)
         torch.testing.assert_close(leave_one_out(model, histories, 3), whole - wanted, rtol=1e-4, atol=1e-4)
 
 
