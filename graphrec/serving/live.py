@@ -21,7 +21,7 @@ from graphrec.models.inductive_kgat import InductiveKGAT
 from graphrec.serving.explain import Explanation, explain
 from graphrec.serving.growth import can_grow, check_items, grow
 from graphrec.serving.live_items import LiveItems
-from graphrec.serving.live_users import Change, Indices, LiveUsers
+from graphrec.serving.live_users import Indices, KnownUser, LiveUsers
 from graphrec.serving.questions import Question, drawn_by, in_rows
 from graphrec.serving.recommender import Recommendation, RunRecommender
 from graphrec.serving.store import GUEST, Event, NewItem, Store
@@ -218,13 +218,19 @@ class LiveRecommender:
         """Return users of the data set and of the events whose id begins with ``text``, the shortest ids first."""
         return self._users.search(text, limit)
 
-    def change(self, user_id: str) -> Change:
-        """Return what a user's events have changed; nothing for a user without any."""
-        return self._users.change(user_id)
-
     def knows(self, user_id: str) -> bool:
         """Whether a user is in the data set or has sent an event."""
         return user_id in self._users
+
+    def known(self, user_id: str) -> KnownUser:
+        """Return what is known of a user now, all of it of one moment.
+
+        Raises:
+            UnknownIdError: There is no such user.
+        """
+        if not self.knows(user_id):
+            raise UnknownIdError("there is no such user, neither in the data set nor in the events")
+        return self._users.known(user_id)
 
     def past(self, user_id: str) -> Indices:
         """Return the items of a user's past, oldest first: the data set's, and what was liked since."""
@@ -266,11 +272,9 @@ class LiveRecommender:
             told = self._items.run.stranger(items).times
             times = None if told is None else told.numpy()
         else:
-            if not self.knows(user_id):
-                raise UnknownIdError("there is no such user, neither in the data set nor in the events")
-            index, change = self._users.index_of(user_id), self.change(user_id)
-            left_out += [*change.liked, *change.disliked]
-            past, times = self.past(user_id), self._users.times(user_id)
+            known = self.known(user_id)
+            index, past, times = known.index, known.past, known.times
+            left_out += [*known.change.liked, *known.change.disliked]
         if index is None and not self.base.model.inductive:
             name = type(self.base.model).__name__
             raise StrangerError(f"{name} keeps a table of its users and cannot serve somebody who is not in it")

@@ -39,6 +39,23 @@ class Change:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class KnownUser:
+    """What is known of a user at one moment, whatever the store's thread takes meanwhile.
+
+    Args:
+        index: Index in the data set; ``None`` for who is not in it.
+        change: What their events have changed.
+        past: Items of their past, oldest first: the data set's, and what was liked since.
+        times: When each of these was taken, in seconds; ``None`` where the data have no times.
+    """
+
+    index: int | None
+    change: Change
+    past: Indices
+    times: Times | None
+
+
 class LiveUsers:
     """The users of a run's data and those who have sent events since, with their pasts.
 
@@ -67,33 +84,40 @@ class LiveUsers:
         """Return what a user's events have changed; nothing for a user without any."""
         return self._changes.get(user_id, Change())
 
-    def past(self, user_id: str) -> Indices:
-        """Return the items of a user's past, oldest first: the data set's, and what was liked since."""
-        index, change = self._index.get(user_id), self._changes.get(user_id)
-        past = NOTHING if index is None else self._past[self._offsets[index] : self._offsets[index + 1]]
-        if change is None or not self._inductive:
-            return past
-        if change.disliked:
-            past = past[~np.isin(past, list(change.disliked))]
-        liked = np.array(change.liked, dtype=np.int64)
-        return np.concatenate([past, liked[~np.isin(liked, past)]])
-
-    def times(self, user_id: str) -> Times | None:
-        """Return when each item of :meth:`past` was taken, in seconds; ``None`` where the data have no times.
+    def known(self, user_id: str) -> KnownUser:
+        """Return what is known of a user now, all of it from one reading of their events.
 
         What was liked since counts as taken with the last of the data: a model has learned of the time between things
         that people did, and none of how long a data set has been at rest. Of somebody who is not in the data all counts
         as taken just now, as of a stranger.
         """
+        index, change = self.index_of(user_id), self.change(user_id)
+        in_data = slice(0, 0) if index is None else slice(self._offsets[index], self._offsets[index + 1])
+        past = self._after(self._past[in_data], change)
         if self._times is None:
-            return None
-        index, past = self._index.get(user_id), self.past(user_id)
-        known = slice(0, 0) if index is None else slice(self._offsets[index], self._offsets[index + 1])
-        told = self._times[known]
+            return KnownUser(index, change, past, None)
+        told = self._times[in_data]
         if not len(told):
-            return np.full(len(past), time.time())
-        kept = told[np.isin(self._past[known], past)]
-        return np.concatenate([kept, np.full(len(past) - len(kept), told.max())])
+            return KnownUser(index, change, past, np.full(len(past), time.time()))
+        kept = told[np.isin(self._past[in_data], past)]
+        return KnownUser(index, change, past, np.concatenate([kept, np.full(len(past) - len(kept), told.max())]))
+
+    def past(self, user_id: str) -> Indices:
+        """Return the items of a user's past, oldest first: the data set's, and what was liked since."""
+        return self.known(user_id).past
+
+    def times(self, user_id: str) -> Times | None:
+        """Return when each item of :meth:`past` was taken, in seconds; ``None`` where the data have no times."""
+        return self.known(user_id).times
+
+    def _after(self, past: Indices, change: Change) -> Indices:
+        """Return a past of the data after what events changed."""
+        if not self._inductive or change == Change():
+            return past
+        if change.disliked:
+            past = past[~np.isin(past, list(change.disliked))]
+        liked = np.array(change.liked, dtype=np.int64)
+        return np.concatenate([past, liked[~np.isin(liked, past)]])
 
     def search(self, text: str, limit: int) -> list[str]:
         """Return users whose id begins with ``text``, the shortest ids first."""

@@ -24,7 +24,6 @@ from graphrec.serving.server.metrics import Metrics
 from graphrec.serving.server.problems import MEDIA_TYPE, add_handlers, problem
 from graphrec.serving.server.routes import BodyRoute
 from graphrec.serving.server.service import Service
-from kg_loaders import UnknownIdError
 
 MEDIA_TYPES = {"html": "text/html; charset=utf-8", "js": "text/javascript; charset=utf-8", "css": "text/css"}
 REASONS = {
@@ -121,15 +120,13 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     async def history(request: schemas.HistoryRequest) -> Response:
         """Return what is known of a user's past."""
         live = service.model(request.model).live
-        if not live.knows(request.user_id):
-            raise UnknownIdError("there is no such user, neither in the data set nor in the events")
-        past, change = live.past(request.user_id), live.change(request.user_id)
+        known = live.known(request.user_id)
         return _json(
             {
-                "num_past": len(past),
-                "items": _titles(live, past[-request.limit :].tolist()),
-                "liked": live.graph.items.ids_of(change.liked),
-                "disliked": _titles(live, sorted(change.disliked)),
+                "num_past": len(known.past),
+                "items": _titles(live, known.past[-request.limit :].tolist()),
+                "liked": live.graph.items.ids_of(known.change.liked),
+                "disliked": _titles(live, sorted(known.change.disliked)),
             }
         )
 

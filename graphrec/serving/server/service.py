@@ -76,21 +76,29 @@ class Batcher(Generic[Ask, Answer]):
         return await future
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
         while self._waiting:
             # Who has left, by a timeout or a closed connection, is not worked for.
             batch = [pair for pair in self._waiting[:MOST_TOGETHER] if not pair[1].done()]
             del self._waiting[:MOST_TOGETHER]
-            try:
-                answers = await loop.run_in_executor(self._executor, self._answer, [ask for ask, _ in batch])
-            except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            for (_, future), answer in zip(batch, answers, strict=True):
+            await self._settle(batch)
+
+    async def _settle(self, batch: Sequence[tuple[Ask, asyncio.Future[Answer]]]) -> None:
+        """Answer a batch; where that fails each question by itself, so that others do not fail for the guilty one."""
+        loop = asyncio.get_running_loop()
+        try:
+            answers = await loop.run_in_executor(self._executor, self._answer, [ask for ask, _ in batch])
+        except Exception as error:
+            if len(batch) > 1:
+                for pair in batch:
+                    await self._settle([pair])
+                return
+            for _, future in batch:
                 if not future.done():
-                    future.set_result(answer)
+                    future.set_exception(error)
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
 
 
 class Served:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cases.busy_changes import BusyChanges
 from cases.toy_models import ToyTable
 
 from graphrec.errors import ArgumentError, StoreError, StrangerError
@@ -14,6 +15,7 @@ from graphrec.evaluation.metrics.base import Ranking
 from graphrec.evaluation.metrics.novelty import novelty
 from graphrec.models import InductiveKGAT
 from graphrec.serving.live import LiveRecommender
+from graphrec.serving.live_users import Change
 from graphrec.serving.recommender import RunRecommender
 from graphrec.serving.store import Event, Fact, NewItem, Store
 from kg_loaders import UnknownIdError
@@ -234,6 +236,20 @@ def test_many_threads_ask_while_events_and_items_come(live: LiveRecommender, run
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, range(60))) == [5] * 60
     assert live.num_items == run.graph.num_items + 9
+
+
+def test_a_question_is_of_one_moment_whatever_its_user_likes_meanwhile(run: RunRecommender) -> None:
+    live = LiveRecommender(run)
+    user = run.graph.users.id_of(3)
+    before = set(live.past(user).tolist())
+    live._users._changes = BusyChanges({user: Change()})
+    for turn in range(5):
+        question = live.question(user_id=user)
+        assert question.times is not None
+        assert len(question.times) == len(question.history)
+        assert question.left_out.tolist() == list(range(turn))
+        assert set(question.history.tolist()) == before | set(range(turn))
+    assert len(live.recommend(user_id=user, k=5)) == 5
 
 
 def test_a_model_that_reads_times_is_told_of_them():
