@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,9 @@ from graphrec.serving.interleaving import TEAMS
 
 DAY = 86_400.0
 CONFIDENCE = 0.95
-JOINED = "+"  # between the names of two models that share a list
+JOINED = "+"  # between the labels of two models that share a list
+# What a service keeps lists under: a model's name, and its run in brackets, whose folder may be called anything.
+TWO_LABELS = re.compile(r"([^ +]+(?: \(.+?\))?)\+([^ +]+(?: \(.+\))?)", re.DOTALL)
 
 Select = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
@@ -26,7 +29,7 @@ class ClickThrough:
     """What became of a model's lists.
 
     Args:
-        model: Its name, or "first+second" of two that shared their lists.
+        model: What its lists are kept under, or "first+second" of two that shared them.
         lists: Lists shown.
         users: Users they were shown to; each list of a stranger counts as one more.
         clicked: Lists with a click on them.
@@ -136,9 +139,12 @@ def report(select: Select, days: float | None = None) -> OnlineReport:
         check_range("days", days, low=0)
     since = 0.0 if days is None else time.time() - DAY * days
     shown: dict[str, Counter[str | None]] = defaultdict(Counter)
-    query = "SELECT model, user_id, count(*) FROM lists WHERE time >= ? GROUP BY model, user_id"
-    for model, user, count in select(query, (since,)):
+    shared = set()  # by two models; not told by the label, which holds whatever a run is called
+    query = "SELECT model, user_id, count(*), max(length(teams)) FROM lists WHERE time >= ? GROUP BY model, user_id"
+    for model, user, count, num_placed in select(query, (since,)):
         shown[model][user] = count
+        if num_placed:
+            shared.add(model)
     # One row for each clicked item of a list, however often it was clicked.
     query = (
         "SELECT l.model, l.user_id, l.list_id, c.team, max(c.dwell) "
@@ -150,11 +156,21 @@ def report(select: Select, days: float | None = None) -> OnlineReport:
         clicked[model].append(tuple(click))
     return OnlineReport(
         tuple(_click_through(model, shown[model], clicked[model]) for model in sorted(shown)),
-        tuple(
-            _preference(model, sum(shown[model].values()), clicked[model]) for model in sorted(shown) if JOINED in model
-        ),
+        tuple(_preference(model, sum(shown[model].values()), clicked[model]) for model in sorted(shared)),
         days,
     )
+
+
+def names_of(shared: str) -> tuple[str, str]:
+    """Return the two names in what lists of two models are kept under.
+
+    Example:
+        >>> names_of("current (2026-11-30+kg)+ease"), names_of("a+b")
+        (('current (2026-11-30+kg)', 'ease'), ('a', 'b'))
+    """
+    found = TWO_LABELS.fullmatch(shared)
+    first, _, second = shared.partition(JOINED)  # of lists that a program kept under names of its own
+    return (found[1], found[2]) if found else (first, second)
 
 
 def clustered_interval(shown: Sequence[int], clicked: Sequence[int], confidence: float = CONFIDENCE) -> Interval:
@@ -232,7 +248,7 @@ def _preference(model: str, lists: int, clicks: list[tuple[str | None, str, str,
     first_users = sum(balance > 0 for balance in of_user.values())
     second_users = sum(balance < 0 for balance in of_user.values())
     decided = first_users + second_users
-    first, second = model.split(JOINED)
+    first, second = names_of(model)
     return Preference(
         first=first,
         second=second,

@@ -37,6 +37,7 @@ class Shown:
 
     Args:
         model: Name of the model, or of both that made it.
+        label: What the list is kept under; see :attr:`Served.label`.
         items: The list.
         novelty: Its mean novelty, in bits.
         num_past: Items of the past that it rests on.
@@ -44,6 +45,7 @@ class Shown:
     """
 
     model: str
+    label: str
     items: list[Recommendation]
     novelty: float
     num_past: int
@@ -256,17 +258,16 @@ class Service:
             return shown
         shown = replace(shown, list_id=secrets.token_urlsafe(12))
         assert shown.list_id is not None
-        label = JOINED.join(self.models[name].label for name in shown.model.split(JOINED))
         ids = tuple(item.item_id for item in shown.items)
         # Nobody waits for the disk, but a click on the list is written after it.
-        written = self.store.add_lists([ShownList(shown.list_id, request.user_id, label, ids, teams)])
+        written = self.store.add_lists([ShownList(shown.list_id, request.user_id, shown.label, ids, teams)])
         written.add_done_callback(self._note_lost)
         return shown
 
     async def _answered(self, served: Served, request: RecommendRequest) -> Shown:
         question = served.live.question(request.user_id, request.history, request.k, request.exclude)
         found, novelty = await served.answer(question)
-        return Shown(served.name, found, novelty, len(question.history))
+        return Shown(served.name, served.label, found, novelty, len(question.history))
 
     async def _interleaved(self, request: RecommendRequest) -> tuple[Shown, str]:
         models = list(self.models.values())
@@ -286,7 +287,8 @@ class Service:
             item = by_id[side][id_]
             items.append(replace(item, rank=rank))
             novelty += (models[side].live.novelty([item.item_index]) - novelty) / rank
-        return Shown(JOINED.join(shown.model for shown in both), items, novelty, both[0].num_past), draft.teams
+        name, label = JOINED.join(shown.model for shown in both), JOINED.join(shown.label for shown in both)
+        return Shown(name, label, items, novelty, both[0].num_past), draft.teams
 
     def _note_lost(self, done: Future[int]) -> None:
         if done.exception() is not None:

@@ -81,6 +81,28 @@ def test_preference_that_is_there_is_found(where: str) -> None:
         assert "x is preferred; 24 : 6 lists" in str(preference)
 
 
+def test_runs_whose_folders_hold_a_plus_are_told_apart(where: str) -> None:
+    with Store(where) as store:
+        store.add_lists(
+            [
+                ShownList("l1", "ann", "current (a+b)", ("i", "j")),
+                ShownList("l2", "ann", "current (a+b)+ease", ("i", "j"), "ab"),
+                ShownList("l3", "bob", "current (a+b)+ease", ()),  # nothing was left to show
+                ShownList("l4", "bob", "my model+x+y", ("i", "j"), "ba"),  # a program's own names
+            ]
+        ).result()
+        found = report(store.select)
+    assert [(row.model, row.lists) for row in found.click_through] == [
+        ("current (a+b)", 1),
+        ("current (a+b)+ease", 2),
+        ("my model+x+y", 1),
+    ]
+    assert [(row.first, row.second, row.lists) for row in found.preferences] == [
+        ("current (a+b)", "ease", 2),
+        ("my model", "x+y", 1),
+    ]
+
+
 def test_store_without_lists_has_an_empty_report(where: str, capsys: pytest.CaptureFixture[str]) -> None:
     with Store(where) as store:
         assert report(store.select) == OnlineReport((), ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,8 +14,12 @@ from fastapi.testclient import TestClient
 
 from graphrec.errors import ArgumentError
 from graphrec.serving.live_users import Change
+from graphrec.serving.questions import Question
+from graphrec.serving.recommender import Recommendation
 from graphrec.serving.server.app import create_app
+from graphrec.serving.server.schemas import RecommendRequest
 from graphrec.serving.server.service import Batcher, Service
+from graphrec.serving.store import Store
 
 
 def test_of_a_batch_that_fails_only_the_guilty_question_does() -> None:
@@ -47,4 +52,40 @@ def test_a_history_is_of_one_moment_whatever_its_user_likes_meanwhile(runs: tupl
         told = client.post("/history", json={"user_id": user}).json()
         assert len(told["liked"]) == turn
         assert set(told["liked"]) <= {item["item_id"] for item in told["items"]}
+    service.close()
+
+
+def test_a_report_names_runs_whose_folders_hold_a_plus(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs[1], tmp_path / "2026-11-30+kg")
+    (tmp_path / "current").symlink_to("2026-11-30+kg")
+    service = Service({"current": tmp_path / "current", "ease": runs[1]}, Store(tmp_path / "s"), interleave=True)
+    client = TestClient(create_app(service))
+    user = service.model(None).live.graph.users.id_of(3)
+    assert client.post("/recommend", json={"user_id": user, "k": 3}).json()["model"] == "current+ease"
+    (preference,) = client.get("/report").json()["preferences"]
+    assert (preference["first"], preference["second"]) == ("current (2026-11-30+kg)", "ease")
+    service.close()
+
+
+def test_a_list_is_kept_under_the_run_that_made_it(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(runs[1], tmp_path / name)
+    store = Store(tmp_path / "s")
+    service = Service({"one": tmp_path / "one"}, store, record=True)
+    old = service.model(None)
+
+    class ReplacedWhileItAnswers:
+        label = old.label
+        name = old.name
+        live = old.live
+
+        async def answer(self, question: Question) -> tuple[list[Recommendation], float]:
+            found = await old.answer(question)
+            await service.reload(None, "two")
+            return found
+
+    service.models["one"] = ReplacedWhileItAnswers()  # type: ignore[assignment]
+    asyncio.run(service.recommend(RecommendRequest(user_id=old.live.graph.users.id_of(3), k=3)))
+    assert service.model(None).label == "one (two)"
+    assert store.select("SELECT model FROM lists") == [("one",)]
     service.close()
