@@ -100,8 +100,9 @@ class Explanation:
         return lines or [NO_HISTORY if self.method == "none" else POPULAR if self.base > 0 else NOTHING]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all fields as plain values."""
-        return {**asdict(self), "how": self.how, "sentences": self.sentences}
+        """Return all fields as plain values, with what they say in words; each path has its ``sentence``."""
+        paths = [{**asdict(path), "sentence": str(path)} for path in self.paths]
+        return {**asdict(self), "paths": paths, "how": self.how, "sentences": self.sentences}
 
 
 def methods_of(model: Recommender) -> tuple[str, ...]:

@@ -358,13 +358,9 @@ function shortReason(why) {
   const first = why.past.find((past) => past.share > 0);
   const parts = [];
   if (first) parts.push(`because of ${first.title}`);
-  if (why.paths.length) parts.push(sentence(why, why.paths[0]));
+  if (why.paths.length) parts.push(why.paths[0].sentence);
   return parts.join("; ") || why.sentences[0];
 }
-
-// The sentences of the paths are the last ones, in their order.
-const sentence = (why, path) =>
-  why.sentences.slice(why.sentences.length - why.paths.length)[why.paths.indexOf(path)] ?? "";
 
 // Why
 
@@ -392,7 +388,7 @@ async function explain(item, model) {
     content.append(box);
     box.append(drawPaths(why, box.clientWidth));
     const list = make("ul", "", "sentences");
-    list.append(...why.paths.map((path) => make("li", sentence(why, path))));
+    list.append(...why.paths.map((path) => make("li", path.sentence)));
     content.append(list);
   }
   if (!past.length && !why.paths.length) content.append(make("p", `${why.sentences[0]}.`));

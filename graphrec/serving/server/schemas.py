@@ -213,7 +213,7 @@ class PastItemOut(BaseModel):
 
 
 class PathOut(BaseModel):
-    """A path through the knowledge graph; the fields are those of graphrec.serving.explain.Path."""
+    """A path through the knowledge graph; the fields are those of graphrec.serving.paths.Path, and its sentence."""
 
     past_title: str
     more_past: int
@@ -224,7 +224,9 @@ class PathOut(BaseModel):
     relation: str
     attention: float
     specificity: float
+    direct: bool = Field(description="Whether the past item itself is linked to the recommended one.")
     effect: float | None = Field(default=None, description="How far the score falls without it; null where not asked.")
+    sentence: str = Field(description="It in words.")
 
 
 class ExplainResponse(BaseModel):

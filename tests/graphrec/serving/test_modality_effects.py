@@ -21,6 +21,7 @@ def test_an_explanation_says_what_each_modality_does() -> None:
     assert sizes == sorted(sizes, reverse=True)
     assert str(why.modalities[0]) in why.sentences
     assert why.to_dict()["modalities"][0]["name"] == why.modalities[0].name
+    assert [path["sentence"] for path in why.to_dict()["paths"]] == [str(path) for path in why.paths] != []
     assert why.base + sum(p.contribution for p in why.past) == pytest.approx(why.score, abs=1e-5)
 
 

@@ -167,6 +167,26 @@ def test_why_shows_shares_and_a_picture_of_the_paths(page: Page) -> None:
     assert "why" in page.page.evaluate("document.activeElement.className")  # back where one was
 
 
+def test_paths_have_their_own_sentences_whatever_else_is_said(page: Page) -> None:
+    told: list[str] = []
+
+    def with_modalities(route: Any) -> None:
+        answer = route.fetch()
+        why = answer.json()
+        told[:] = why["sentences"][len(why["sentences"]) - len(why["paths"]) :]
+        why["sentences"] += ["its image adds 0.12 to the score"] * (1 + len(why["paths"]))
+        route.fulfill(response=answer, json=why)
+
+    page.page.route("**/explain", with_modalities)
+    page.page.goto(page.page.url.split("#")[0] + "#user=user-11")
+    page.page.reload()
+    page.settle()
+    assert "its image" not in page.page.inner_text("#lists")
+    page.page.click(f".entry[data-item='{page.item_with_paths()}'] .why")
+    page.page.wait_for_selector("#why[open] .sentences li")
+    assert page.page.eval_on_selector_all("#why .sentences li", "all => all.map((one) => one.textContent)") == told
+
+
 def test_one_model_or_two(page: Page) -> None:
     page.choose("#title-input", "item-09")
     page.settle()
