@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,12 @@ class SQLiteDatabase(Database):
         self.where = str(path)
         if read_only and not path.is_file():
             raise StoreError(f"{path}: there is no such store")
-        address = path.absolute().as_uri() + "?mode=" + ("rw" if read_only else "rwc")
+        address = path.absolute().as_uri() + "?mode="
+        if path.is_file():
+            # First as it lies there, without its locks and its log: of what is not ours nothing changes.
+            with suppress(sqlite3.Error), closing(sqlite3.connect(address + "ro&immutable=1", uri=True)) as seen:
+                self._is_store(seen)
+        address += "rw" if read_only else "rwc"
         try:
             database = sqlite3.connect(
                 address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -118,13 +123,15 @@ class SQLiteDatabase(Database):
         try:
             # Held until the process ends, however it ends: two services would not hear of each other's events.
             database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             database.execute("BEGIN IMMEDIATE")
-            self._check_format()
+            is_store = self._is_store(database)
+            if read_only and not is_store:
+                raise StoreError(f"{path}: is empty, not a store of graphrec")
+            if not read_only:
+                self._make_tables(is_store)
             database.execute("COMMIT")
-            if read_only:
-                database.execute("PRAGMA query_only = ON")
+            database.execute("PRAGMA query_only = ON" if read_only else "PRAGMA journal_mode = WAL")
         except (sqlite3.Error, StoreError) as error:
             database.close()
             if isinstance(error, StoreError):
@@ -133,19 +140,28 @@ class SQLiteDatabase(Database):
             reason = "is in use by another process" if busy else f"cannot be read: {error}"
             raise StoreError(f"{path}: {reason}") from error
 
-    def _check_format(self) -> None:
-        database = self._database
+    def _is_store(self, database: sqlite3.Connection) -> bool:
+        """Return whether a database is a store of this format; ``False`` where nothing is in it yet.
+
+        Raises:
+            StoreError: It is something else, or of another format.
+        """
         (application,) = database.execute("PRAGMA application_id").fetchone()
-        (version,) = database.execute("PRAGMA user_version").fetchone()
         if not application and not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        elif application != APPLICATION_ID:
+            return False
+        if application != APPLICATION_ID:
             raise StoreError(f"{self.where}: is a database of something else, not a store of graphrec")
-        elif version != FORMAT_VERSION:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version != FORMAT_VERSION:
             raise StoreError(f"{self.where}: is a store of format {version}, this graphrec reads {FORMAT_VERSION}")
+        return True
+
+    def _make_tables(self, is_store: bool) -> None:
+        if not is_store:
+            self._database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._database.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         for statement in SCHEMA:  # also in a store that was made before lists were kept
-            database.execute(statement.format(seq="INTEGER PRIMARY KEY AUTOINCREMENT", real="REAL"))
+            self._database.execute(statement.format(seq="INTEGER PRIMARY KEY AUTOINCREMENT", real="REAL"))
 
     def write(self, rows: Sequence[tuple[str, Row]]) -> list[int | None]:
         """Insert rows; see :meth:`Database.write`."""

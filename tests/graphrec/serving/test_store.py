@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from graphrec.errors import ArgumentError, ConflictError, StoreError
-from graphrec.serving.store import PAGE, Event, Fact, NewItem, Store
+from graphrec.serving.store import PAGE, Event, Fact, NewItem, Store, open_database
 
 
 class Heard:
@@ -191,3 +191,57 @@ def test_foreign_and_future_files_are_refused_untouched(tmp_path: Path) -> None:
         Store(tmp_path / "future")
     with pytest.raises(StoreError, match="cannot be opened"):
         Store(tmp_path / "missing folder" / "s")
+
+
+# Makes a foreign database, and closes it, or leaves it as a killed process does: in WAL mode with more in its log.
+FOREIGN = """
+import os, sqlite3, sys
+other = sqlite3.connect(sys.argv[1], isolation_level=None)
+other.execute(f"PRAGMA journal_mode = {sys.argv[2]}")
+other.execute("CREATE TABLE mine (x)")
+other.execute("PRAGMA wal_checkpoint")
+other.execute("CREATE TABLE more (x)")
+if sys.argv[3] == "closed":
+    other.close()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("mode", "end"), [("delete", "closed"), ("wal", "closed"), ("wal", "killed")])
+def test_a_database_of_something_else_stays_as_it_is(tmp_path: Path, mode: str, end: str) -> None:
+    path = tmp_path / "other"
+    subprocess.run([sys.executable, "-c", FOREIGN, str(path), mode, end], check=True)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    for read_only in (True, False):
+        with pytest.raises(StoreError, match="is a database of something else, not a store of graphrec"):
+            open_database(path, read_only)
+        assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_to_look_at_an_empty_file_makes_no_store_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "empty.txt"
+    path.touch()
+    with pytest.raises(StoreError, match=r"empty\.txt: is empty, not a store of graphrec"):
+        open_database(path, read_only=True)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"empty.txt": b""}
+
+
+def test_a_killed_services_store_is_looked_at_and_taken_over(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from graphrec.serving.store import Event, Store; "
+        "Store(sys.argv[1]).add_events([Event('u', 'i')]).result(); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "s")], check=True)
+    database = open_database(tmp_path / "s", read_only=True)
+    assert database.select("SELECT count(*) FROM events") == [(1,)]
+    with pytest.raises(StoreError, match="readonly database"):
+        database.write([("events", ("u", "i", "like", 1.0, None))])
+    database.close()
+    with Store(tmp_path / "s") as store:
+        assert store.count()["events"] == 1
+        assert store.select("PRAGMA journal_mode") == [("wal",)]
+        with pytest.raises(StoreError, match="is in use by another process"):
+            open_database(tmp_path / "s", read_only=True)
+        done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "s")], capture_output=True, check=False)
+        assert b"is in use by another process" in done.stderr  # also after who shares our process has looked
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
