@@ -18,6 +18,7 @@ from graphrec.evaluation.ranking import best_of
 from graphrec.histories import Histories
 from graphrec.models.blend import Blend
 from graphrec.models.inductive_kgat import InductiveKGAT
+from graphrec.serving.conflicts import item_of_another
 from graphrec.serving.explain import Explanation, explain
 from graphrec.serving.growth import can_grow, check_items, grow
 from graphrec.serving.live_items import LiveItems
@@ -402,7 +403,7 @@ class LiveRecommender:
         taken = {item.item_id for item in self._items.joined}
         for item in new:
             if item.item_id in taken:
-                raise ArgumentError(f"item_id {item.item_id!r} has joined already, with another title or other facts")
+                raise item_of_another(item.item_id)
             if item.item_id in self.left_out:  # other facts would not be kept beside those of the store
                 reason = self.left_out[item.item_id]
                 raise ArgumentError(

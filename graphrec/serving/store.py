@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from graphrec.errors import ConflictError, StoreError, check_choice
+from graphrec.errors import StoreError, check_choice
+from graphrec.serving.conflicts import known_rows, refusals
 from graphrec.serving.database import Database, Row, SQLiteDatabase
 from graphrec.serving.postgres import PostgresDatabase, is_postgres
 
@@ -24,12 +25,8 @@ KINDS = ("like", "dislike", "undo")
 GUEST = "guest-"
 """What ids of those begin with who came without one."""
 
-SAME = {"events": ("user_id", "item_id", "kind"), "clicks": ("list_id", "item_id")}
-"""What two rows of one ``event_id`` must share to be one thing, sent twice: the first columns of a table."""
-
 MOST_IN_ONE_COMMIT = 512  # writers that share one fsync
 PAGE = 10_000  # rows read at once
-MOST_VALUES = 500  # in one query
 STOP_SECONDS = 30.0
 
 Result = TypeVar("Result")
@@ -211,7 +208,12 @@ class Store:
         return self._submit(_Job(rows, tell if kept else None))
 
     def add_items(self, items: Iterable[NewItem]) -> Future[int]:
-        """Write items, as :meth:`add_events`; an item whose id is there already is not written again."""
+        """Write items, as :meth:`add_events`; an item that is there already is not written again.
+
+        Raises:
+            StoreError: As in :meth:`add_events`.
+            ArgumentError: From the future: an id is that of another item (nothing of the call is kept then).
+        """
         kept = tuple(items)
         rows = [("items", (item.item_id, item.title, _to_json(item.facts))) for item in kept]
         return self._submit(_Job(rows, lambda listener, new: listener.on_items([kept[i] for i in new])))
@@ -231,7 +233,7 @@ class Store:
 
     def find_guest(self, event_ids: Sequence[str]) -> str | None:
         """Return the guest who sent one of some events before; ``None`` where there is none."""
-        kept = self.run(partial(self._kept, "events", event_ids))
+        kept = self.run(partial(known_rows, self._database, "events", event_ids))
         return next((user_id for user_id, *_ in kept.values() if user_id.startswith(GUEST)), None)
 
     def subscribe(self, listener: Listener) -> None:
@@ -354,32 +356,14 @@ class Store:
         self._told = told["items"], told["events"]
 
     def _without_conflicts(self, jobs: Sequence[_Job]) -> list[_Job]:
-        """Refuse jobs with an ``event_id`` that another event has, kept or waiting before it; return the rest."""
-        named = [[(table, row) for table, row in job.rows if table in SAME and row[-1] is not None] for job in jobs]
-        asked = {table: [row[-1] for rows in named for name, row in rows if name == table] for table in SAME}
-        kept = {(table, id_): row for table in SAME for id_, row in self._kept(table, asked[table]).items()}
+        """Refuse jobs with the id of another thing, kept or waiting before it; return the rest."""
         good = []
-        for job, rows in zip(jobs, named, strict=True):
-            own: dict[tuple[str, str], Row] = {}
-            for table, row in rows:
-                key, same = (table, row[-1]), row[: len(SAME[table])]
-                if own.setdefault(key, kept.get(key, same)) != same:
-                    job.done.set_exception(ConflictError(f"event_id {row[-1]!r} is that of another event"))
-                    break
-            else:
-                kept.update(own)
+        for job, refused in zip(jobs, refusals(self._database, [job.rows for job in jobs]), strict=True):
+            if refused is None:
                 good.append(job)
+            else:
+                job.done.set_exception(refused)
         return good
-
-    def _kept(self, table: str, event_ids: Sequence[str]) -> dict[str, Row]:
-        """Return the columns :data:`SAME` of those events that are there."""
-        found: dict[str, Row] = {}
-        for start in range(0, len(event_ids), MOST_VALUES):
-            some = event_ids[start : start + MOST_VALUES]
-            columns, marks = ", ".join(SAME[table]), ", ".join("?" * len(some))
-            sql = f"SELECT event_id, {columns} FROM {table} WHERE event_id IN ({marks})"  # noqa: S608
-            found.update((event_id, tuple(row)) for event_id, *row in self._database.select(sql, some))
-        return found
 
     def _tell(self, job: _Job, new: list[int]) -> int:
         if job.told is not None and new:

@@ -110,6 +110,27 @@ def test_another_event_under_the_same_id_is_refused_alone(where: str, other: Eve
         assert [event.user_id for event in heard.events] == ["u", "x", "x"]
 
 
+@pytest.mark.parametrize("other", [replace(ITEM, title="y"), replace(ITEM, facts=ITEM.facts[:1])])
+def test_another_item_under_the_same_id_is_refused_alone(where: str, other: NewItem) -> None:
+    with Store(where) as store:
+        heard = Heard()
+        store.subscribe(heard)
+        for turn in range(2):  # waiting beside the first, then after it
+            blocked = threading.Event()
+            waiting = threading.Thread(target=store.run, args=(blocked.wait,))
+            waiting.start()
+            last = replace(ITEM, item_id=f"z{turn}")
+            futures = [store.add_items(items) for items in ([ITEM], [replace(ITEM, item_id="y"), other], [last])]
+            blocked.set()
+            waiting.join()
+            with pytest.raises(ArgumentError, match="item_id 'x' has joined already, with another title or other"):
+                futures[1].result()
+            assert (futures[0].result(), futures[2].result()) == (1 - turn, 1)
+        with pytest.raises(ArgumentError, match="item_id 'w'"):
+            store.add_items([replace(ITEM, item_id="w"), replace(other, item_id="w")]).result()
+        assert [item.item_id for item in heard.items] == ["x", "z0", "z1"]
+
+
 def test_text_that_is_no_unicode_is_refused_and_the_store_goes_on(where: str) -> None:
     with Store(where) as store:
         for event in (Event("\ud800", "i"), Event("u", "i", event_id="\ud800")):

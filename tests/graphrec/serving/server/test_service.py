@@ -19,7 +19,7 @@ from graphrec.serving.recommender import Recommendation
 from graphrec.serving.server.app import create_app
 from graphrec.serving.server.schemas import RecommendRequest
 from graphrec.serving.server.service import Batcher, Service
-from graphrec.serving.store import Store
+from graphrec.serving.store import Fact, NewItem, Store
 
 
 def test_of_a_batch_that_fails_only_the_guilty_question_does() -> None:
@@ -88,4 +88,29 @@ def test_a_list_is_kept_under_the_run_that_made_it(runs: tuple[Path, Path], tmp_
     asyncio.run(service.recommend(RecommendRequest(user_id=old.live.graph.users.id_of(3), k=3)))
     assert service.model(None).label == "one (two)"
     assert store.select("SELECT model FROM lists") == [("one",)]
+    service.close()
+
+
+def test_of_two_items_of_one_id_that_come_at_once_the_second_is_refused(
+    runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "s")
+    service = Service({"mine": runs[0]}, store)
+    live = service.model(None).live
+    head, relation, tail = live.graph.triples[0].tolist()
+    assert head < live.graph.num_items
+    fact = (live.graph.relations.id_of(relation), live.graph.entities.id_of(tail))
+    check = live.check_new
+
+    def check_and_be_overtaken(items: Sequence[NewItem]) -> tuple[NewItem, ...]:
+        new = check(items)
+        store.add_items([NewItem("new", "The first", (Fact(*fact),))]).result()
+        return new
+
+    monkeypatch.setattr(live, "check_new", check_and_be_overtaken)
+    item = {"item_id": "new", "title": "The second", "facts": [{"relation": fact[0], "entity": fact[1]}]}
+    answer = TestClient(create_app(service)).post("/items", json={"items": [item]})
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "item_id 'new' has joined already, with another title or other facts"
+    assert [live.graph.item_labels[found] for found in live.search_items("new")] == ["The first"]
     service.close()
