@@ -209,15 +209,24 @@ class ItemIndex:
         """Write the index into a run folder, in place of an earlier one, and return where it is.
 
         The new one is complete before anything points to it; who has the old one open goes on reading it.
+
+        Raises:
+            RunError: It could not be written (full disk, no permission); an earlier one is still there.
         """
         run_dir = Path(run_dir)
         folder = run_dir / f"{FOLDER}-{secrets.token_hex(4)}"
-        folder.mkdir()
-        np.save(folder / "vectors.npy", self.vectors)
-        if self.graph is not None:
-            _faiss().write_index(self.graph, str(folder / "hnsw.faiss"))
-        (folder / "info.json").write_text(to_json(asdict(self.info)), encoding="utf-8")
-        write_text(run_dir / POINTER, to_json({"folder": folder.name}))
+        try:
+            folder.mkdir()
+            np.save(folder / "vectors.npy", self.vectors)
+            if self.graph is not None:
+                _faiss().write_index(self.graph, str(folder / "hnsw.faiss"))
+            (folder / "info.json").write_text(to_json(asdict(self.info)), encoding="utf-8")
+            write_text(run_dir / POINTER, to_json({"folder": folder.name}))
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, OSError | RuntimeError):  # faiss' own is a RuntimeError
+                raise RunError(f"could not write {folder}: {' '.join(str(error).split())}") from error
+            raise
         for old in run_dir.glob(f"{FOLDER}-*"):
             if old != folder:
                 shutil.rmtree(old)

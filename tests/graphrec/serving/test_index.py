@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -103,6 +105,50 @@ def test_it_is_saved_mapped_and_replaced_at_once(index, parts, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["index.json", other.name])
     assert torch.equal(opened.search(parts[2], 10)[0], before)  # who has the old one open goes on
     assert not torch.equal(ItemIndex.load(tmp_path).search(parts[2], 10)[1], index.search(parts[2], 10)[1])
+
+
+@pytest.mark.parametrize("failing", ["vectors.npy", "index.json"])
+def test_a_full_disk_leaves_the_earlier_index_and_nothing_else(parts, tmp_path, failing):
+    earlier = ItemIndex.build(*parts[:2]).save(tmp_path)
+    info = (earlier / "info.json").read_text()
+    sizes = {"vectors.npy": 20 * 1024, "index.json": 0}  # bytes that a file may have; vectors.npy takes 72,128
+    program = textwrap.dedent("""
+        import resource, signal, sys
+        import torch
+        from graphrec.serving import index
+        from graphrec.errors import RunError
+        new = index.ItemIndex.build(torch.ones(2000, 8))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+        if sys.argv[3] == "index.json":  # full when all but the pointer is written
+            write = index.write_text
+            index.write_text = lambda path, text: (limit(), write(path, text))
+        else:
+            limit()
+        try:
+            new.save(sys.argv[1])
+        except RunError as error:
+            print(error, end="")
+    """)
+    command = [sys.executable, "-c", program, str(tmp_path), str(sizes[failing]), failing]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"could not write {tmp_path}" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["index.json", earlier.name])
+    assert (earlier / "info.json").read_text() == info
+    assert ItemIndex.load(tmp_path).info.num_items == 2000
+
+
+def test_an_index_that_faiss_cannot_write_is_named(parts, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    index = ItemIndex.build(*parts[:2], approximate=True)
+
+    def fail(graph, path):
+        raise RuntimeError("Error: 'ret == (size)' failed:\n write error")
+
+    monkeypatch.setattr("faiss.write_index", fail)
+    with pytest.raises(RunError, match=rf"could not write {tmp_path}/index-[0-9a-f]+: Error: .* failed: write error"):
+        index.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_readers_never_meet_half_an_index(parts, tmp_path):
