@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 
 
 class BodyRoute(APIRoute):
@@ -34,6 +35,8 @@ class BodyRoute(APIRoute):
             except ValidationError as error:
                 # Without what was sent, which may be personal.
                 faults = error.errors(include_url=False, include_context=False, include_input=False)
+                if faults[0]["type"] == "json_invalid":
+                    raise HTTPException(400, f"the body is no JSON: {faults[0]['msg']}") from None
                 raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None
             response: Response = await endpoint(asked)
             return response

@@ -152,6 +152,16 @@ def test_mistake_is_a_problem_that_says_what_is_wrong(
     assert detail in problem["detail"]
 
 
+@pytest.mark.parametrize("body", [b"", b"{bad", b'{"user_id": "user-01"'])
+def test_a_body_that_is_no_json_gets_the_documented_400(client: Client, body: bytes) -> None:
+    for path in ("/recommend", "/events"):
+        status, problem = client.post(path, body)
+        assert (status, problem["status"]) == (400, 400)
+        assert problem["detail"].startswith("the body is no JSON: Invalid JSON: ")
+        assert client.headers["content-type"] == "application/problem+json"
+    assert client.post("/recommend", b"null")[0] == 422  # JSON, and no question
+
+
 def test_unknown_path_and_method_are_problems(client: Client) -> None:
     for status, path in ((404, "/nowhere"), (405, "/recommend")):
         got, problem = client.get(path)
