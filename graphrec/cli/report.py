@@ -27,7 +27,8 @@ def main(argv: list[str]) -> None:
         print_json(found.to_dict())
         return
     if not found.click_through:
-        print("no lists are kept; graphrec serve --record keeps them")
+        of_days = "" if arguments.days is None else f" of the last {arguments.days:g} days"
+        print(f"no lists{of_days} are kept; graphrec serve --record keeps them")
         return
     print_table(COLUMNS, list(lines_of(found)))
     for preference in found.preferences:

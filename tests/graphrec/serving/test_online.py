@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,6 +109,13 @@ def test_store_without_lists_has_an_empty_report(where: str, capsys: pytest.Capt
         assert report(store.select) == OnlineReport((), ())
     assert main(["report", where]) == 0
     assert "no lists are kept; graphrec serve --record keeps them" in capsys.readouterr().out
+
+
+def test_days_without_lists_are_not_a_store_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store(tmp_path / "s") as store:
+        store.add_lists([ShownList("l1", "ann", "x", ("i",), time=time.time() - 86_400)])
+    assert main(["report", str(tmp_path / "s"), "--days", "0.5"]) == 0
+    assert capsys.readouterr().out == "no lists of the last 0.5 days are kept; graphrec serve --record keeps them\n"
 
 
 def test_interval_of_independent_lists_is_wilsons() -> None:
