@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 VECTORS = ("safetensors", "parquet")
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PARTIAL, REPORT = ".partial", "export.json"
 MAX_EMBEDDED_BYTES = 2**30  # a single ONNX file holds less than 2 GiB
 
 
@@ -55,7 +56,8 @@ def export(
 
     Args:
         recommender: Model and graph.
-        output: A folder that does not exist yet, or is empty. It appears when it is complete.
+        output: A folder that does not exist yet, or is empty. What is in it appears when it is complete,
+            ``export.json`` last.
         vectors: Format of the item vectors.
         onnx: Whether to write the ONNX files.
 
@@ -72,7 +74,9 @@ def export(
     sides = whole_of(model) if is_whole(model) else towers_of(model)
     if isinstance(sides, WholeModel) and not onnx:
         raise ArgumentError(f"{type(model).__name__} has no item vectors to export, only an ONNX file")
-    partial = output.with_name(f".{output.name}.partial")
+    # Beside a new folder, to be renamed; inside an empty one, which may be the working folder, or a disk of its own.
+    is_new = not output.exists()
+    partial = output.with_name(f".{output.name}{PARTIAL}") if is_new else output / PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     make_folder(partial, f"the folder output {output}")
     try:
@@ -92,10 +96,12 @@ def export(
             _write_vectors(recommender, sides, partial, vectors)
         if onnx:
             report["max_difference"] = _write_onnx(recommender, sides, partial)
-        (partial / "export.json").write_text(to_json(report), encoding="utf-8")
-        if output.exists():
-            output.rmdir()
-        partial.rename(output)
+        (partial / REPORT).write_text(to_json(report), encoding="utf-8")
+        if is_new:
+            partial.rename(output)
+        else:
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == REPORT):
+                path.rename(output / path.name)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report
@@ -108,7 +114,7 @@ def check_export(output: Path, vectors: str, onnx: bool) -> None:
         ArgumentError: See :func:`export`.
     """
     check_choice("vectors", vectors, VECTORS)
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or any(path.name != PARTIAL for path in output.iterdir())):
         raise ArgumentError(f"output must be a new or empty folder, got {str(output)!r}")
     if vectors == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise ArgumentError("vectors='parquet' needs pyarrow: pip install 'graphrec[parquet]', or take safetensors")

@@ -5,6 +5,7 @@ import sys
 import warnings
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -300,6 +301,18 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else object())
     with pytest.raises(ArgumentError, match=r"ONNX needs onnxscript: pip install 'graphrec\[onnx\]'"):
         export(recommender, tmp_path / "out")
+
+
+def test_the_working_folder_can_be_exported_to_while_it_is_empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".partial").mkdir()  # of an export that was killed
+    (tmp_path / ".partial" / "items.safetensors").touch()
+    export(made(BPRMF, dim=4), Path(), onnx=False)
+    names = ["export.json", "item_ids.json", "items.safetensors", "user_ids.json"]
+    assert sorted(path.name for path in Path().iterdir()) == names  # who stands in it sees them
+    assert (tmp_path / "items.safetensors").stat().st_size > 0
+    with pytest.raises(ArgumentError, match=r"output must be a new or empty folder, got '\.'"):
+        export(made(BPRMF, dim=4), Path(), onnx=False)
 
 
 @pytest.mark.parametrize("kind", [BPRMF, CKE, KGAT, KGIN, LightGCN, SoftmaxMF, InductiveKGAT])
