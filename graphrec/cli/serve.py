@@ -92,7 +92,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     from graphrec.experiment.folder import RunFolder
     from graphrec.serving.server.keys import KeyRing
-    from graphrec.serving.server.run import is_loopback, serve
+    from graphrec.serving.server.run import bind, is_loopback, serve
     from graphrec.serving.server.service import Service
     from graphrec.serving.store import Store
 
@@ -110,8 +110,10 @@ def _serve(arguments: argparse.Namespace) -> None:
         name = RunFolder.open(first).config.data.name.rstrip("/").rpartition("/")[2]
         store = Store(arguments.store or first.parent / f"live-{name}.sqlite")
         say(f"events and new items are kept in {store.where}")
-    say(f"loading {', '.join(map(str, runs.values()))}")
+    sockets = []
     try:
+        sockets = bind(arguments.host, arguments.port)  # before the time is spent that loading takes
+        say(f"loading {', '.join(map(str, runs.values()))}")
         prepare = None
         if arguments.prepare or arguments.prepare_explanations:
             prepare = partial(_prepare, explanations=arguments.prepare_explanations)
@@ -131,8 +133,10 @@ def _serve(arguments: argparse.Namespace) -> None:
         )
         say(f"page and API: {where}")
         sys.stderr.flush()
-        serve(service, arguments.host, arguments.port, keys, arguments.allow_host)
+        serve(service, arguments.host, arguments.port, keys, arguments.allow_host, sockets=sockets)
     finally:
+        for one in sockets:
+            one.close()
         if store is not None:
             store.close()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import ipaddress
+import os
 import signal
 import socket
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any
 
 import uvicorn
@@ -137,6 +138,7 @@ def serve(
     hosts: Collection[str] = (),
     limits: Limits | None = None,
     log: Log | None = None,
+    sockets: Sequence[socket.socket] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; then answer what has been asked, for 20 seconds at most, and close the store.
 
@@ -149,9 +151,11 @@ def serve(
             any name unless some are given.
         limits: What a request may cost.
         log: Where to log.
+        sockets: Those of :func:`bind` for this address, where it was taken before the service was loaded.
 
     Raises:
         ArgumentError: No keys, and an address that other machines can reach.
+        OSError: The address cannot be listened on; see :func:`bind`.
     """
     local = is_loopback(host)
     if keys is None and not local:
@@ -172,7 +176,39 @@ def serve(
         timeout_graceful_shutdown=STOP_SECONDS,
         limit_concurrency=MOST_CONNECTIONS,
     )
-    _Server(config, service, log).run()
+    _Server(config, service, log).run(bind(host, port) if sockets is None else list(sockets))
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Take a port of each address of a host, without listening yet: who asks early is refused, and does not wait.
+
+    Args:
+        host: A name or an address of this machine.
+        port: Port; 0 takes a free one.
+
+    Raises:
+        OSError: The port is taken, may not be taken, or the host is not this machine.
+    """
+    bound: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            try:
+                bound.append(socket.socket(family, kind, protocol))
+            except OSError:  # "localhost" has an address of IPv6 where the system has none
+                if len(found) == 1:
+                    raise
+                continue
+            if os.name == "posix":
+                bound[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a service that ended holds it a while
+            if family == socket.AF_INET6:
+                bound[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            bound[-1].bind(address)
+    except OSError as error:
+        for one in bound:
+            one.close()
+        raise OSError(f"cannot listen on {host}, port {port}: {error.strerror}") from error
+    return bound
 
 
 def is_loopback(host: str) -> bool:

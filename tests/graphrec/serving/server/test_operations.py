@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,7 @@ from graphrec.cli.serve import SCOPES
 from graphrec.errors import ArgumentError
 from graphrec.serving.server import keys
 from graphrec.serving.server.app import create_app
+from graphrec.serving.server.run import bind, serve
 from graphrec.serving.server.service import Service
 from graphrec.serving.store import Fact, NewItem, Store
 
@@ -292,6 +294,38 @@ def test_mistakes_at_the_start_are_one_line(
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert main(["serve", str(runs[0]), "--store", str(tmp_path / "s"), "--port", str(port), "--threads", "1"]) == 1
+        said = capsys.readouterr().err
+        assert said.splitlines()[-1] == f"graphrec: cannot listen on 127.0.0.1, port {port}: Address already in use"
+        assert "loading" not in said
+        service = Service({"films": runs[1]}, None)
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1, port {port}"):
+            serve(service, port=port)
+        service.close()
+    with Store(tmp_path / "s") as store:  # it was let go
+        assert store.count()["events"] == 0
+
+
+def test_a_port_is_taken_of_every_address_that_the_machine_has() -> None:
+    for host in ("127.0.0.1", "localhost"):
+        bound = bind(host, 0)
+        assert {one.getsockname()[0] for one in bound} <= {"127.0.0.1", "::1"}
+        assert bound
+        for one in bound:
+            one.listen()
+            with pytest.raises(OSError, match="cannot listen on"):
+                bind(*one.getsockname()[:2])
+        for one in bound:
+            one.close()
+    with pytest.raises(OSError, match=r"cannot listen on 203\.0\.113\.7, port 0: Cannot assign requested address"):
+        bind("203.0.113.7", 0)  # an address for documents alone
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
