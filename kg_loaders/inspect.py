@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from kg_loaders.graph import LEAKS, SPLITS, Features, RecGraph, Split
 
-TEST_PAIRS_IN_TRAIN = LEAKS["test", "train"]
 MAX_EXAMPLES = 5
 MAX_RELATIONS_SHOWN = 12
 MAX_HOPS_SHOWN = 6

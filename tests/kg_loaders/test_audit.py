@@ -5,7 +5,7 @@ import pytest
 
 from kg_loaders import Interactions, RecGraph, Vocabulary
 from kg_loaders.audit import audit, format_audit
-from kg_loaders.inspect import TEST_PAIRS_IN_TRAIN
+from kg_loaders.graph import LEAKS
 from kg_loaders.synthetic import planted
 
 
@@ -37,7 +37,7 @@ def test_a_clean_graph_has_no_problem():
 
 
 def test_what_reading_dropped_is_told():
-    graph = make([(0, 0), (1, 1)], split=[0, 2], dropped={TEST_PAIRS_IN_TRAIN: 3, "repeated pairs": 2})
+    graph = make([(0, 0), (1, 1)], split=[0, 2], dropped={LEAKS["test", "train"]: 3, "repeated pairs": 2})
     assert (found(graph, "test pairs in train").count, found(graph, "test pairs in train").verdict) == (3, "problem")
     assert (found(graph, "repeated pairs").count, found(graph, "repeated pairs").verdict) == (2, "note")
     assert found(make([(0, 0)]), "test pairs in train").verdict == "-"

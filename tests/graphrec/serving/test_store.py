@@ -4,7 +4,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,19 @@ class Heard:
 
     def on_events(self, events: Sequence[Event]) -> None:
         self.events += events
+
+
+@contextmanager
+def held(store: Store) -> Iterator[None]:
+    """Keep the store's thread busy, so that what is given to it meanwhile waits together."""
+    blocked = threading.Event()
+    waiting = threading.Thread(target=store.run, args=(blocked.wait,))
+    waiting.start()
+    try:
+        yield
+    finally:
+        blocked.set()
+        waiting.join()
 
 
 ITEM = NewItem("x", "Ein Film – “new”", (Fact("director", "Scott"), Fact("plays in", "Weaver", False)))
@@ -96,12 +110,9 @@ def test_another_event_under_the_same_id_is_refused_alone(where: str, other: Eve
         heard = Heard()
         store.subscribe(heard)
         for _ in range(2):  # waiting beside the first, then after it
-            blocked = threading.Event()
-            waiting = threading.Thread(target=store.run, args=(blocked.wait,))
-            waiting.start()
-            futures = [store.add_events(events) for events in ([first], [Event("w", "i"), other], [Event("x", "i")])]
-            blocked.set()
-            waiting.join()
+            with held(store):
+                jobs = ([first], [Event("w", "i"), other], [Event("x", "i")])
+                futures = [store.add_events(events) for events in jobs]
             with pytest.raises(ConflictError, match="event_id 'e1' is that of another event"):
                 futures[1].result()
             assert futures[2].result() == 1
@@ -116,13 +127,9 @@ def test_another_item_under_the_same_id_is_refused_alone(where: str, other: NewI
         heard = Heard()
         store.subscribe(heard)
         for turn in range(2):  # waiting beside the first, then after it
-            blocked = threading.Event()
-            waiting = threading.Thread(target=store.run, args=(blocked.wait,))
-            waiting.start()
-            last = replace(ITEM, item_id=f"z{turn}")
-            futures = [store.add_items(items) for items in ([ITEM], [replace(ITEM, item_id="y"), other], [last])]
-            blocked.set()
-            waiting.join()
+            with held(store):
+                last = replace(ITEM, item_id=f"z{turn}")
+                futures = [store.add_items(items) for items in ([ITEM], [replace(ITEM, item_id="y"), other], [last])]
             with pytest.raises(ArgumentError, match="item_id 'x' has joined already, with another title or other"):
                 futures[1].result()
             assert (futures[0].result(), futures[2].result()) == (1 - turn, 1)
@@ -148,13 +155,9 @@ def test_guest_is_found_by_what_they_sent(where: str) -> None:
 
 def test_writers_share_commits_and_all_are_told(where: str) -> None:
     with Store(where) as store:
-        blocked = threading.Event()
-        waiting = threading.Thread(target=store.run, args=(blocked.wait,))
-        waiting.start()
-        futures = [store.add_events([Event("u", str(i))]) for i in range(300)]
-        blocked.set()
+        with held(store):
+            futures = [store.add_events([Event("u", str(i))]) for i in range(300)]
         assert [future.result() for future in futures] == [1] * 300
-        waiting.join()
 
 
 def test_unknown_kind_is_refused() -> None:
