@@ -371,7 +371,9 @@ def _run(study: TransferStudy, name: str, seed: int, metrics: Sequence[str], out
     file = None
     if out is not None:
         make_folder(out, f"the folder --out {out}")
-        content = [name, seed, study.pair.union.fingerprint, asdict(study.train), study.options]
+        # All three: pairs of other graphs may have one union, such as a source without what the target has too.
+        graphs = [graph.fingerprint for graph in (study.pair.source, study.pair.target, study.pair.union)]
+        content = [name, seed, graphs, asdict(study.train), study.options]
         content += [{key: asdict(value) for key, value in study.trains.items()}, list(metrics)]
         if name in WITH_EASE:
             content += [SOURCE_WEIGHTS, study.ease]

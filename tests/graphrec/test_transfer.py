@@ -279,6 +279,22 @@ def test_a_run_with_other_options_of_its_closed_form_is_another(tmp_path):
     assert kept == {"popularity": 1, "ease": 1, "ease-union": 1, "ease-source": 2, "zero-shotease": 2}
 
 
+def test_a_run_of_another_source_is_another_even_where_the_union_is_the_same(tmp_path):
+    options = {"seeds": [0], "train": TRAIN, "options": OPTIONS, "quiet": True}
+    source, target = planted(num_users=90, seed=1), planted(num_users=60, num_items=60)
+    pair = kg_loaders.link(source, target, on="item", by="label", same_users=True)
+    apart = np.ones(len(source.interactions), dtype=bool)
+    apart[pair.source_rows[pair.from_target & (pair.source_rows >= 0)]] = False  # not what the target has too
+    less = replace(source, interactions=source.interactions[apart])
+    other = kg_loaders.link(less, target, on="item", by="label", same_users=True)
+    assert other.union == pair.union
+    alone = compare_transfer(other, ["joint"], ["ease-source"], out=tmp_path / "alone", **options)
+    first = compare_transfer(pair, ["joint"], ["ease-source"], out=tmp_path / "both", **options)
+    after = compare_transfer(other, ["joint"], ["ease-source"], out=tmp_path / "both", **options)
+    figures = [[row.figures for row in table.rows] for table in (alone, first, after)]
+    assert figures[2] == figures[0] != figures[1]
+
+
 def test_wrong_arguments_are_named():
     pair = linked()
     with pytest.raises(ArgumentError, match="settings must be one of .*, got 'jiont'; did you mean 'joint'"):
