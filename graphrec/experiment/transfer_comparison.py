@@ -42,6 +42,7 @@ from kg_loaders import LinkedPair, link, registry
 NUM_SAMPLES = 5_000  # resamples of the users
 WITH_EASE = ("ease-weighted", "ease-source", "target-only+ease", "joint+ease", "zero-shot+ease")  # and its options
 READ_KG = (*SETTINGS, "content-knn", "fbsm-source")
+FROM_SOURCE = ("fine-tuned", "frozen-items", "zero-shot", "zero-shot+ease")  # that learn of the source's items first
 RANDOM = ("cmf", "emcdr", "ptupcdr", "light-gcn", "light-gcn-union")  # comparators that another seed makes another
 
 # Settings of a run that a transfer does not read, and what to say of each.
@@ -217,6 +218,7 @@ def _entries(name: str, studies: Mapping[KgName, TransferStudy], seeds: tuple[in
     if name not in READ_KG or (first == "full" and not others):
         return [_Entry(name, "", studies[first], seeds)]
     needs_kg = name == "content-knn" or (name == "fbsm-source" and not studies[first].options.get("modalities"))
+    needs_kg |= name in FROM_SOURCE and not len(studies[first].pair.shared_items)  # nothing else ties the items
     return [_Entry(name, part, study, seeds) for part, study in studies.items() if part != "none" or not needs_kg]
 
 

@@ -12,7 +12,7 @@ from graphrec.cli import main
 from graphrec.errors import ArgumentError, ConfigError, RunError
 from graphrec.experiment import transfer_comparison
 from graphrec.experiment.transfer import COMPARATORS, SETTINGS, TransferStudy, cold_split
-from graphrec.experiment.transfer_comparison import LABELS, compare_transfer, run_transfer
+from graphrec.experiment.transfer_comparison import LABELS, _Run, compare_transfer, run_transfer
 from graphrec.histories import Histories
 from graphrec.models import EASE, FBSM, Blend, CrossDomainKGAT, DualEASE, InductiveKGAT, Popularity
 from graphrec.training import TrainConfig, Trainer
@@ -200,6 +200,16 @@ def test_one_part_of_the_kg_is_read_by_all(monkeypatch):
     assert LABELS["content-knn"] not in [row.model for row in table.rows]
     with pytest.raises(ArgumentError, match="'content-knn' cannot do without a knowledge graph"):
         compare_transfer(linked(), ["joint"], ["content-knn"], seeds=[0], kg=["none"], versus="content-knn", quiet=True)
+
+
+def test_what_only_the_kg_carries_over_has_no_row_without_it(monkeypatch):
+    monkeypatch.setattr(transfer_comparison, "_run", lambda study, *_: _Run({"ndcg@10": torch.ones(60)}, 0.0, 0.0))
+    options = {"seeds": [0], "metrics": ["ndcg@10"], "kg": ["none", "full"], "quiet": True}
+    settings = ["zero-shot", "zero-shot+ease", "fine-tuned", "frozen-items", "joint"]
+    apart = compare_transfer(linked("entity"), settings, **options).rows[3:]  # behind the three that are always there
+    common = compare_transfer(with_shared_items(), settings, **options).rows[3:]
+    assert [row.kg for row in apart] == ["full"] * 4 + ["none", "full"]
+    assert [row.kg for row in common] == ["none", "full"] * 5
 
 
 @pytest.mark.parametrize(
