@@ -60,8 +60,8 @@ def link(
             names, then similar ones. ``"vectors"``: nearest texts. When not given, what the other arguments are for,
             else ``"id"``.
         map: A CSV file with a header and the columns source id, target id (or with columns of the names ``source_id``
-            and ``target_id`` among others, as a review table has). Or two files, source's and target's, each from id
-            to a key that both share, such as an IRI.
+            and ``target_id`` in any order, among others, as a review table has). Or two files, source's and target's,
+            each from id to a key that both share, such as an IRI.
         predicate: The relation's id; ``owl:sameAs`` when not given.
         labels: Text features to join to a label, those of them that each graph has: ``("title", "release_year")``;
             the graphs' own labels when not given.

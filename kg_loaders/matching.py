@@ -86,9 +86,9 @@ def by_map(
         source: The source.
         target: The target.
         nodes: What the ids name.
-        files: One CSV file with a header; more columns than two are allowed where two are called ``source_id`` and
-            ``target_id``. Or two files, one for each graph: a node's id, and a key that both files use (an IRI, say);
-            a node without a key is left out.
+        files: One CSV file with a header; where two of its columns are called ``source_id`` and ``target_id``, it may
+            have others and any order. Or two files, one for each graph: a node's id, and a key that both files use (an
+            IRI, say); a node without a key is left out.
         counts: Rows that name a node which is not there are counted here.
 
     Raises:
@@ -123,7 +123,8 @@ def by_map(
 
 def _pairs_of(file: Path) -> list[tuple[str, str]]:
     table = _read_map(file)
-    names = table.names if len(table.names) == 2 else ("source_id", "target_id")
+    named = ("source_id", "target_id")
+    names = table.names if len(table.names) == 2 and set(table.names) != set(named) else named  # in whatever order
     return list(zip(*(map(str, table.texts(name)) for name in names), strict=True))
 
 

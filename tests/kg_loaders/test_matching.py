@@ -55,6 +55,13 @@ def test_a_map_links_by_two_columns_and_counts_unknown_ids(tmp_path):
     assert pair.dropped["rows of the map with an unknown id"] == 1
 
 
+@pytest.mark.parametrize("more", [("", ""), (",note", ",seen")])
+def test_columns_of_the_right_names_may_stand_in_any_order(more, tmp_path):
+    (tmp_path / "map.csv").write_text(f"target_id,source_id{more[0]}\n1,2{more[1]}\n", encoding="utf-8")
+    pair = link(graph(["1", "2"], name="one"), graph(["1", "2"], name="two"), on="item", map=tmp_path / "map.csv")
+    assert linked(pair) == {("2", "1")}
+
+
 def test_two_maps_link_through_their_common_key(tmp_path):
     (tmp_path / "one.csv").write_text("id,uri\na,http://x\nb,http://y\n", encoding="utf-8")
     (tmp_path / "two.csv").write_text("id,uri\ny,http://y\nx,\n", encoding="utf-8")
