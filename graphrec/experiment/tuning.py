@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY, BEST, TRIALS = "study.db", "best.yaml", "trials.tsv"
+# What a trial's figure is and of whom, which must be one for all; and what no trial does.
+OF_ALL_TRIALS = ("train.select_by", "train.valid_users", "train.select", "train.refit")
 
 
 @dataclass(frozen=True)
@@ -52,25 +55,40 @@ class Dimension:
         """Read one entry of a search space.
 
         Raises:
-            ConfigError: It is neither a list of choices nor a range, or no setting of one model or its training.
+            ConfigError: It is neither a list of choices nor a range, no setting of one model or its training, or one
+                that has to be the same in all trials.
         """
         where = f"{source}: {name}"
         if name.partition(".")[0] not in ("model", "train"):
             raise ConfigError(f"{where}: only settings of model and train can be searched")
         if name == "model.name":
             raise ConfigError(f"{where}: one model is searched at a time; name it with --model")
+        if name in OF_ALL_TRIALS:
+            raise ConfigError(
+                f"{where}: cannot be searched: trials are compared by one metric of the same users; none is refitted"
+            )
         if isinstance(settings, Sequence) and not isinstance(settings, str) and len(settings):
             return cls(name, choices=tuple(settings))
         if not isinstance(settings, Mapping) or not {"low", "high"} <= set(settings):
             raise ConfigError(f"{where}: must be a list of choices or a mapping with low and high, got {settings!r}")
         for key in settings:
             check_choice(f"{where}", str(key), ("low", "high", "log", "step"), ConfigError)
-        low, high = settings["low"], settings["high"]
-        if not all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in (low, high)):
+        low, high, log, step = settings["low"], settings["high"], settings.get("log", False), settings.get("step")
+        if not (_is_number(low) and _is_number(high)):
             raise ConfigError(f"{where}: low and high must be numbers, got {low!r} and {high!r}")
         if low >= high:
             raise ConfigError(f"{where}: low must be below high, got {low!r} and {high!r}")
-        return cls(name, low=low, high=high, log=bool(settings.get("log", False)), step=settings.get("step"))
+        if not isinstance(log, bool):
+            raise ConfigError(f"{where}: log must be true or false, got {log!r}")
+        if log and low <= 0:
+            raise ConfigError(f"{where}: low must be above 0 on a logarithmic scale, got {low!r}")
+        if log and step is not None:
+            raise ConfigError(f"{where}: log and step do not go together, got step {step!r}")
+        in_integers = isinstance(low, int) and isinstance(high, int)
+        if step is not None and not (_is_number(step) and step > 0 and (isinstance(step, int) or not in_integers)):
+            kind = "an integer" if in_integers else "a number"
+            raise ConfigError(f"{where}: step must be {kind} above 0, got {step!r}")
+        return cls(name, low=low, high=high, log=log, step=step)
 
     def suggest(self, trial: optuna.Trial) -> Any:
         """Draw a value."""
@@ -79,6 +97,10 @@ class Dimension:
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(self.name, self.low, self.high, step=int(self.step or 1), log=self.log)
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
