@@ -2,6 +2,7 @@
 
 GraphrecError (ValueError)
 ├── ArgumentError        an argument outside its allowed values
+│   └── DivergedError    numbers that are not finite, such as a loss after steps that were too long
 ├── ConflictError        an event's own id is that of another event
 ├── StrangerError        a model with a user table was asked about a user it never saw
 ├── NotFittedError       a model was asked to score before it was fitted
@@ -26,6 +27,10 @@ class GraphrecError(ValueError):
 
 class ArgumentError(GraphrecError):
     """An argument outside its allowed values."""
+
+
+class DivergedError(ArgumentError):
+    """A loss, a gradient or scores that are not finite, most often after a learning rate that was too high."""
 
 
 class ConflictError(GraphrecError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError, check_range
+from graphrec.errors import ArgumentError, DivergedError, check_range
 from graphrec.evaluation.product import ProductSearch
 from graphrec.evaluation.topk import NotANumberError, top_k
 from graphrec.histories import Histories
@@ -106,10 +106,10 @@ def _naming(model: Recommender, seen: Histories) -> Iterator[None]:
         raise nan_error(model, seen.user_index, error.row) from error
 
 
-def nan_error(model: Recommender, users: Tensor | None, row: int) -> ArgumentError:
+def nan_error(model: Recommender, users: Tensor | None, row: int) -> DivergedError:
     """Return the error over NaN in a row of scores; ``users`` says who the rows are, ``None`` for their numbers."""
     who = row if users is None else int(users[row])
-    return ArgumentError(f"{type(model).__name__} scores NaN for user {who}")
+    return DivergedError(f"{type(model).__name__} scores NaN for user {who}")
 
 
 def score_batches(

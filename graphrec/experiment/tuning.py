@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 import graphrec
-from graphrec.errors import ArgumentError, ConfigError, RunError, check_choice
+from graphrec.errors import ArgumentError, ConfigError, DivergedError, RunError, check_choice
 from graphrec.experiment.build import build_evaluator, build_model
 from graphrec.experiment.catalogue import FLAGSHIP, read_yaml
 from graphrec.experiment.config import RunConfig, simplified
@@ -165,8 +165,9 @@ def tune(
 ) -> Tuned:
     """Search the settings of a model, each trial a selection on the validation part. The test part is not loaded.
 
-    Trials draw by Optuna's TPE sampler; one that lies below the median of the others at the same epoch is given up.
-    The study is kept in ``out``: the same call goes on where an interrupted one stopped.
+    Trials draw by Optuna's TPE sampler; one that lies below the median of the others at the same epoch is given up, and
+    so is one whose training diverges. The study is kept in ``out``: the same call goes on where an interrupted one
+    stopped.
 
     Args:
         data: Name or folder of the data set.
@@ -181,7 +182,7 @@ def tune(
     Raises:
         ConfigError: A wrong setting or search space, or one setting in both.
         ArgumentError: Optuna is not installed, or ``trials`` is below 1.
-        RunError: ``out`` holds a study of other settings or another search space.
+        RunError: ``out`` holds a study of other settings or another search space, or all trials diverged.
     """
     if trials < 1:
         raise ArgumentError(f"trials must be >= 1, got {trials}")
@@ -222,9 +223,14 @@ def tune(
         drawn = {dimension.name: dimension.suggest(trial) for dimension in dimensions}
         given = [part for name, value in drawn.items() for part in (f"--{name}", _exact(value))]
         config = resolve(read_options([*options, *given], data).config, visible)
-        value = _measure(config, visible, trial)
+        shown = ", ".join(f"{name} = {_short(setting)}" for name, setting in drawn.items())
+        try:
+            value = _measure(config, visible, trial)
+        except DivergedError as error:  # of such settings no more need be known; the next trial may be the best
+            if not quiet:
+                print(f"trial {trial.number + 1}: given up: {error}  {shown}", file=sys.stderr, flush=True)
+            raise optuna.TrialPruned from error
         if not quiet:
-            shown = ", ".join(f"{name} = {_short(setting)}" for name, setting in drawn.items())
             print(
                 f"trial {trial.number + 1}: {config.train.select_by} {value:.4f}  {shown}", file=sys.stderr, flush=True
             )
@@ -283,7 +289,11 @@ def _short(value: Any) -> str:
 
 
 def _save(study: optuna.Study, folder: Path, base: RunConfig, space: Path) -> None:
-    """Write all trials as a table, and the best as settings for ``graphrec train --config``."""
+    """Write all trials as a table, and the best as settings for ``graphrec train --config``.
+
+    Raises:
+        RunError: No trial came to its end.
+    """
     names = sorted({name for trial in study.trials for name in trial.params})
     rows = [["trial", "state", base.train.select_by, *names]]
     for trial in study.trials:
@@ -297,6 +307,11 @@ def _save(study: optuna.Study, folder: Path, base: RunConfig, space: Path) -> No
             ]
         )
     write_text(folder / TRIALS, "".join("\t".join(row) + "\n" for row in rows))
+    if all(trial.state.name != "COMPLETE" for trial in study.trials):
+        raise RunError(
+            f"none of {len(study.trials)} trials came to its end, see {folder / TRIALS}; search lower learning rates, "
+            "or set --train.clip_norm"
+        )
     settings = base.to_dict()
     for name, value in study.best_params.items():
         section, _, key = name.partition(".")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError
+from graphrec.errors import DivergedError
 from graphrec.histories import Histories
 from graphrec.models.base import GradientRecommender
 from graphrec.training.checkpoint import Checkpointer
@@ -226,7 +226,7 @@ class GradientFit:
         try:
             return self.learner.step(batch, self.generator, rate, state.epoch * num_steps + state.step)
         except FloatingPointError as error:
-            raise ArgumentError(
+            raise DivergedError(
                 f"training {type(self.model).__name__} went astray in phase {state.phase}, epoch {state.epoch + 1}, "
                 f"step {state.step + 1} of {num_steps}: {error} (learning rate {rate:.3g}); "
                 "try a lower learning_rate, or a clip_norm"

@@ -191,6 +191,20 @@ def test_a_closed_form_is_tried_to_its_end(dataset: Path, tmp_path: Path, toy_mo
     assert "pruned" not in (tmp_path / "study" / "trials.tsv").read_text()
 
 
+def test_a_trial_that_diverges_ends_itself_and_not_the_search(dataset: Path, tmp_path: Path, capsys: Any) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("train.learning_rate: [0.01, 1.0e+38]\n")
+    found = tune(str(dataset), SHORT, space, trials=6, out=tmp_path / "study")
+    assert found.best == {"train.learning_rate": 0.01}
+    states = [line.split("\t")[1::2] for line in (tmp_path / "study" / "trials.tsv").read_text().splitlines()[1:]]
+    assert {tuple(row) for row in states} == {("complete", "0.01"), ("pruned", "1e+38")}
+    assert "trial 1: given up: ToyKGAT scores NaN for user 0  train.learning_rate = 1e+38" in capsys.readouterr().err
+    space.write_text("train.learning_rate: [1.0e+38]\n")
+    with pytest.raises(RunError, match=r"none of 2 trials came to its end, see .*trials.tsv; search lower"):
+        tune(str(dataset), SHORT, space, trials=2, out=tmp_path / "other", quiet=True)
+    assert len((tmp_path / "other" / "trials.tsv").read_text().splitlines()) == 3
+
+
 def test_a_study_of_other_data_is_refused(dataset: Path, space: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(dataset, tmp_path / "films")
     tune(str(folder), SHORT, space, trials=1, out=tmp_path / "study", quiet=True)
