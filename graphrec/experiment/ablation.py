@@ -21,6 +21,7 @@ SWITCHES: tuple[tuple[str, Any, str], ...] = (
     ("members", 1, "further members"),
     ("match_members", 1, "further members that match"),
     ("drop_id", 0.0, "dropped ids"),
+    ("content_popularity", False, "foretold popularity"),
     ("side_features", (), "side features"),
     ("head", None, "head"),
 )
@@ -70,6 +71,8 @@ def _is_lone(options: Mapping[str, Any]) -> bool:
 def _with(config: RunConfig, has_content: bool = True, **options: Any) -> RunConfig:
     if not has_content and config.model.options.get("content_weight"):
         options["content_weight"] = 0.0  # a Blend's second model is then plain EASE
+    if not has_content and config.model.options.get("content_popularity"):
+        options["content_popularity"] = False  # nothing is left to foretell it
     if options.get("modalities") == () and config.model.options.get("like_neighbors"):
         options["like_neighbors"] = 0  # nothing is left to be like
     if "num_time_buckets" in options and config.model.options.get("request_time"):

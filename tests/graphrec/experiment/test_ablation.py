@@ -41,6 +41,18 @@ def test_each_part_that_is_there_is_left_out_once() -> None:
     assert parts("--data.kg=none") == []
 
 
+def test_popularity_is_foretold_as_long_as_there_is_content() -> None:
+    def left_on(*options: str) -> dict[str, bool]:
+        config = resolve(read_options(["--model.content_popularity=true", *options], "planted").config, GRAPH)
+        return {
+            name: left.model.options["content_popularity"] for name, left in ablations(config, GRAPH, reads_kg=True)
+        }
+
+    assert left_on() == {"KG": False, "foretold popularity": False}
+    assert left_on("--model.modalities=[image]") == {"KG": True, "image": True, "foretold popularity": False}
+    assert left_on("--model.modalities=[image]", "--data.kg=none") == {"image": False, "foretold popularity": False}
+
+
 def test_content_models_keep_something_to_go_by() -> None:
     content = ["--model=ContentKNN", "--model.modalities=[image]"]
     assert parts(*content, needs_content=True) == ["KG", "image"]
