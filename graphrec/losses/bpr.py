@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphrec.losses.reduction import weighted_mean
+from graphrec.errors import check_range
+from graphrec.losses.reduction import check_negatives, weighted_mean
 
 
 def bpr(positive: Tensor, negative: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -21,6 +22,9 @@ def bpr(positive: Tensor, negative: Tensor, weights: Tensor | None = None) -> Te
     Returns:
         A scalar; 0 where there are no targets.
 
+    Raises:
+        ArgumentError: Shapes contradict each other, or there is no negative.
+
     Example:
         >>> import torch
         >>> bpr(torch.tensor([2.0, 0.0]), torch.tensor([[0.0, 2.0], [0.0, 0.0]])).item()
@@ -31,5 +35,7 @@ def bpr(positive: Tensor, negative: Tensor, weights: Tensor | None = None) -> Te
     """
     if negative.dim() == positive.dim():
         negative = negative.unsqueeze(-1)
+    check_negatives(positive, negative)
+    check_range("number of negatives", negative.size(1), low=1)
     loss = F.softplus(negative - positive.unsqueeze(-1)).mean(dim=-1)  # [num_targets]
     return weighted_mean(loss, weights)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.errors import check_range
-from graphrec.losses.reduction import weighted_mean
+from graphrec.losses.reduction import check_negatives, weighted_mean
 
 
 def gbce(positive: Tensor, negative: Tensor, beta: float = 1.0, weights: Tensor | None = None) -> Tensor:
@@ -30,7 +30,7 @@ def gbce(positive: Tensor, negative: Tensor, beta: float = 1.0, weights: Tensor 
         A scalar; 0 where there are no targets.
 
     Raises:
-        ArgumentError: ``beta`` is out of range.
+        ArgumentError: ``beta`` is out of range, or shapes contradict each other.
 
     Example:
         >>> import torch
@@ -42,6 +42,7 @@ def gbce(positive: Tensor, negative: Tensor, beta: float = 1.0, weights: Tensor 
         Sampling" (RecSys 2023), section 5.
     """
     check_range("beta", beta, low=0.0, high=1.0)
+    check_negatives(positive, negative)
     loss = beta * F.softplus(-positive) + F.softplus(negative).sum(dim=1)
     return weighted_mean(loss / (negative.size(1) + 1), weights)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
-from graphrec.losses.reduction import weighted_mean
+from graphrec.losses.reduction import check_size, weighted_mean
 
 
 def sampled_softmax(
@@ -76,11 +76,14 @@ def sampled_softmax(
     """
     check_range("temperature", temperature, low=1e-8)
     num_targets, num_negatives = len(positives), len(negatives)
+    for name, vectors in (("queries", queries), ("positives", positives), ("negatives", negatives)):
+        if vectors.dim() != 2 or vectors.size(1) != queries.size(-1):
+            raise ArgumentError(f"{name} must have shape [rows, {queries.size(-1)}], got {list(vectors.shape)}")
     rows = _checked(
         num_targets, len(queries), num_negatives, rows, weights, positive_bias, positive_items, negative_items, log_q
     ).to(queries.device)
     if negative_bias is not None:
-        _check_size("negative_bias", negative_bias, num_negatives)
+        check_size("negative_bias", negative_bias, num_negatives)
     queries = queries / temperature
     positive = (queries.index_select(0, rows) * positives).sum(dim=1)  # [num_targets]
     offset = _correction(log_q, num_negatives, queries)
@@ -120,6 +123,7 @@ def softmax_over_samples(
         ArgumentError: Shapes contradict each other, or only one of the two kinds of items is given.
     """
     num_rows, num_negatives = negative.shape
+    check_size("positive", positive, positive.numel())
     rows = _checked(
         len(positive), num_rows, num_negatives, rows, weights, positive_bias, positive_items, negative_items, log_q
     ).to(negative.device)
@@ -152,7 +156,7 @@ def _checked(
         ("log_q", log_q if isinstance(log_q, Tensor) else None, num_negatives),
     ):
         if tensor is not None:
-            _check_size(name, tensor, size)
+            check_size(name, tensor, size)
     return torch.arange(num_targets) if rows is None else rows
 
 
@@ -180,12 +184,6 @@ def _loss(
     others = logits.logsumexp(dim=1)  # [num_rows]
     loss = torch.logaddexp(positive, others.index_select(0, rows)) - positive
     return weighted_mean(loss, weights)
-
-
-def _check_size(name: str, tensor: Tensor, size: int) -> None:
-    """Make sure that a tensor is a row of ``size`` numbers."""
-    if tensor.shape != (size,):
-        raise ArgumentError(f"{name} must have shape [{size}], got {list(tensor.shape)}")
 
 
 def accidental_hits(rows: Tensor, positive_items: Tensor, negative_items: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from graphrec.errors import ArgumentError
 from graphrec.losses import bpr
 
 POSITIVE = torch.tensor([1.0, -0.5, 3.0], dtype=torch.float64)
@@ -36,3 +37,17 @@ def test_no_targets_cost_nothing():
     loss = bpr(positive, torch.empty(0, 4))
     loss.backward()
     assert loss.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "message"),
+    [
+        ((3,), (1, 3), r"negative must have shape \[3, num_negatives\], got \[1, 3\]"),
+        ((3,), (2,), r"negative must have shape \[3, num_negatives\], got \[2, 1\]"),
+        ((3, 1), (3, 1), r"positive must have shape \[3\], got \[3, 1\]"),
+        ((3,), (3, 0), "number of negatives must be >= 1, got 0"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(positive, negative, message):
+    with pytest.raises(ArgumentError, match=message):
+        bpr(torch.zeros(positive), torch.zeros(negative))

@@ -80,3 +80,10 @@ def test_the_calibrated_loss_is_least_at_the_true_probabilities():
 def test_values_outside_their_range_are_named(call, name):
     with pytest.raises(ArgumentError, match=name):
         call()
+
+
+def test_shapes_that_only_broadcast_are_refused():
+    with pytest.raises(ArgumentError, match=r"negative must have shape \[3, num_negatives\], got \[1, 2\]"):
+        gbce(POSITIVE, NEGATIVE[:1])
+    with pytest.raises(ArgumentError, match=r"weights must have shape \[3\], got \[1\]"):
+        gbce(POSITIVE, NEGATIVE, weights=torch.ones(1))

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from graphrec.errors import ArgumentError
 from graphrec.losses import weighted_mean
 
 
@@ -18,3 +20,16 @@ def test_nothing_to_average_is_zero_with_a_gradient_of_zero():
         loss.backward()
         assert loss.item() == 0
         assert not losses.grad.any()
+
+
+def test_weights_of_another_shape_do_not_broadcast():
+    for weights in (torch.ones(1), torch.ones(3, 1), torch.ones(())):
+        with pytest.raises(ArgumentError, match=r"weights must have shape \[3\], got"):
+            weighted_mean(torch.ones(3), weights)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_counts_beyond_its_largest_number(dtype):
+    losses = torch.full((100_000,), 0.5, dtype=dtype)
+    assert weighted_mean(losses).item() == 0.5
+    assert weighted_mean(losses, torch.ones(100_000, dtype=dtype)).item() == 0.5

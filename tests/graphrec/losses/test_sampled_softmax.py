@@ -165,3 +165,11 @@ def test_shapes_that_contradict_each_other_are_named(changes, message):
     options = {"log_q": -1.0, "temperature": 1.0, **changes}
     with pytest.raises(ArgumentError, match=message):
         call(queries, items, bias, torch.tensor([1, 2]), **options)
+
+
+@pytest.mark.parametrize("which", ["queries", "positives", "negatives"])
+def test_vectors_of_another_width_do_not_broadcast(which):
+    given = {"queries": torch.ones(3, DIM), "positives": torch.ones(3, DIM), "negatives": torch.ones(4, DIM)}
+    given[which] = given[which][:, :1]
+    with pytest.raises(ArgumentError, match=r"(queries|positives|negatives) must have shape \[rows, \d\], got"):
+        sampled_softmax(**given, log_q=-1.0)
