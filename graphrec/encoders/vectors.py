@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from graphrec.errors import ArgumentError
 from kg_loaders import Vocabulary
@@ -25,8 +26,8 @@ def read_item_features(path: Path, items: Vocabulary) -> dict[str, Feature]:
 
     - ``NAME.npy`` with ``NAME.ids.txt`` beside it: numbers ``[num_rows, width]``, and the item id of each row, one a
       line. The feature is called ``NAME``.
-    - ``.safetensors``: float tensors ``[num_rows, width]``, a feature each by its name, and the ids as a tensor of
-      integers ``item_id`` or as the metadata entry ``item_id``, a JSON list.
+    - ``.safetensors``: float tensors ``[num_rows, width]`` of any precision, a feature each by its name, and the ids as
+      a tensor of integers ``item_id`` or as the metadata entry ``item_id``, a JSON list.
     - ``.parquet``: a column ``item_id``, and others of text or of lists of numbers, a feature each.
     - ``.tsv``, ``.csv``: a header with ``item_id``; every other column is text.
 
@@ -146,8 +147,8 @@ def _read_safetensors(path: Path) -> tuple[list[str], dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        with safe_open(path, framework="pt") as file:  # numpy has no bfloat16
+            tensors = {name: _as_array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118 - it is no mapping
             listed = (file.metadata() or {}).get(ITEM_ID)
     except (SafetensorError, OSError) as error:
         raise FormatError(path, None, f"not a whole safetensors file: {error}") from None
@@ -165,6 +166,10 @@ def _read_safetensors(path: Path) -> tuple[list[str], dict[str, Any]]:
             path, None, f"no item ids: it needs a 1-d tensor of integers {ITEM_ID!r}, or a metadata entry of that name"
         )
     return [str(number) for number in numbers.tolist()], tensors
+
+
+def _as_array(tensor: Tensor) -> NDArray[Any]:
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _read_parquet(path: Path) -> tuple[list[str], dict[str, Any]]:

@@ -4,7 +4,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as torch_save_file
 
 from graphrec.encoders import read_item_features
 from graphrec.errors import ArgumentError
@@ -46,6 +48,14 @@ def test_rows_are_found_by_item_id_and_other_items_are_missing(write, tmp_path):
     image = read_item_features(write(tmp_path), ITEMS)["image"]
     assert image.present.tolist() == [True, False, True, True]
     assert image.values.tolist() == pytest.approx(np.array([[1.0, 0.1], [0, 0], [3.0, 0.5], [4.0, 0.0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.uint8])
+def test_tensors_of_any_precision_are_read(dtype, tmp_path):
+    values = torch.tensor([[3.0, 0.0], [1.0, 2.0], [4.0, 0.0]]).to(dtype)
+    torch_save_file({"image": values, "item_id": torch.tensor([30, 10, 40])}, tmp_path / "v.safetensors")
+    image = read_item_features(tmp_path / "v.safetensors", ITEMS)["image"]
+    assert image.values.tolist() == [[1, 2], [0, 0], [3, 0], [4, 0]]
 
 
 @every_kind
