@@ -336,9 +336,10 @@ class TransferStudy:
 def cold_split(pair: LinkedPair, share: float, seed: int = 0) -> tuple[LinkedPair, NDArray[np.int64]]:
     """Make users cold: the target forgets them, but for what it asks.
 
-    Of the test users that both domains know, a share loses all pairs of the target but those of the test part. As many
-    others have their train pairs moved to validation (:meth:`LinkedPair.validate_cold`), so that what is selected is
-    selected for cold users too; they are at most half of those that are left.
+    Of the test users who took something in the source, beside what the test part asks for, a share loses all pairs of
+    the target but those of the test part. As many others have their train pairs moved to validation
+    (:meth:`LinkedPair.validate_cold`), so that what is selected is selected for cold users too; they are at most half
+    of those that are left.
 
     Args:
         pair: The linked pair; its target is split.
@@ -349,11 +350,14 @@ def cold_split(pair: LinkedPair, share: float, seed: int = 0) -> tuple[LinkedPai
         The pair, and the cold users, ascending.
 
     Raises:
-        ArgumentError: ``share`` is outside its range, or no test user is known to both domains.
+        ArgumentError: ``share`` is outside its range, or no test user has a history in the source.
     """
     if not 0 < share < 1:
         raise ArgumentError(f"share of cold users must be above 0 and below 1, got {share!r}")
-    known = np.intersect1d(pair.shared_users, pair.target.part("test").user)
+    size, pairs, test = pair.union.num_items, pair.source.interactions, pair.target.part("test")
+    users = pair.users[pairs.user]
+    left = ~np.isin(users * size + pair.items[pairs.item], test.user * size + test.item)  # what the source may tell
+    known = np.intersect1d(users[left], test.user)
     count = round(share * len(known))
     if not count:
         raise ArgumentError(

@@ -354,6 +354,20 @@ def test_a_cold_split_hides_histories_and_selects_for_users_like_them():
         cold_split(linked("entity"), 0.5)
 
 
+def test_a_cold_user_has_a_history_in_the_source():
+    pair = linked()
+    late = pair.source.interactions.user >= 45  # the others are known to the source by name alone
+    few = replace(pair.source, interactions=pair.source.interactions[late])
+    _, cold = cold_split(kg_loaders.link(few, pair.target, on="user"), 0.5)
+    assert len(cold) == 8  # of users 45 to 59
+    assert (cold >= 45).all()
+    source, target = planted(num_users=60, num_items=60, seed=1), planted(num_users=60, num_items=60)
+    of_test = target.part("test")
+    only_asked = replace(source, interactions=Interactions(of_test.user, of_test.item))  # nothing that it may tell
+    with pytest.raises(ArgumentError, match="of the 0 test users"):
+        cold_split(kg_loaders.link(only_asked, target, on="item", same_users=True), 0.5)
+
+
 def test_the_table_of_cold_users_tells_the_others_apart():
     pair, cold = cold_split(linked(), 0.3)
     table = compare_transfer(pair, ["joint"], seeds=[0], train=TRAIN, options=OPTIONS, cold=cold, quiet=True)
