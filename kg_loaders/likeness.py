@@ -18,6 +18,7 @@ ARTICLES = "the|a|an|le|la|les|il|lo|el|los|las|der|die|das|un|une"
 ARTICLE_BEHIND = re.compile(rf"^(.+), ({ARTICLES})(?=$| \(| \d)")
 SYMBOLS = "#%@*"  # beside what Unicode calls one: they tell C# from C++
 ACCENTED = ("LATIN", "GREEK", "COPTIC", "CYRILLIC")  # letters whose marks are left out: others mean another letter
+APOSTROPHES = str.maketrans("", "", "'\u2019\u2018\u02bc")  # typed, printed (both ways round), and the letter
 ALMOST = 0.999  # of labels that differ in an article or a symbol
 ROMAN = re.compile(r"x{0,3}(ix|iv|v?i{0,3})")
 
@@ -43,7 +44,7 @@ def _exact(label: str) -> str:
 
 
 def _plain(label: str) -> str:
-    plain = unicodedata.normalize("NFKD", label).casefold().replace("&", " and ").replace("'", "")
+    plain = unicodedata.normalize("NFKD", label).casefold().replace("&", " and ").translate(APOSTROPHES)
     if plain.isascii():
         return plain
     kept, base = [], ""
