@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError, check_choice, check_range
+from graphrec.errors import ArgumentError, check_range
 from graphrec.evaluation.click_through import with_untaken
 from graphrec.evaluation.metrics import LabelledScores, Metric, Ranking, RelevantScores, expand, parse
-from graphrec.evaluation.ranking import best, score_batches, told_when
+from graphrec.evaluation.ranking import best, score_batches, told_and_asked
 from graphrec.evaluation.topk import without_seen
 from graphrec.histories import Histories
 
@@ -143,17 +143,7 @@ class Evaluator:
             GraphError: The graph has not been split.
         """
         start = time.perf_counter()
-        check_choice("split", split, ("valid", "test"))
-        if model.num_items != graph.num_items:
-            name = type(model).__name__
-            raise ArgumentError(f"{name} ranks {model.num_items} items, graph {graph.name!r} has {graph.num_items}")
-        told = graph.part("train") if split == "valid" else graph.part("train", "valid")
-        history = Histories.from_interactions(told, graph.num_users)
-        relevant = Histories.from_interactions(graph.part(split), graph.num_users)
-        history = told_when(model, history, relevant)
-        users = (relevant.lengths > 0).nonzero().squeeze(1)
-        if users.numel() == 0:
-            raise ArgumentError(f"graph {graph.name!r} has no interactions in its {split} split")
+        history, relevant, users = told_and_asked(model, graph, split)
         ranking = self._rank(model, history, relevant, users)
         per_user: dict[str, Tensor] = {}
         metrics: dict[str, float] = {}
@@ -169,7 +159,8 @@ class Evaluator:
     def _rank(self, model: Recommender, history: Histories, relevant: Histories, users: Tensor) -> Ranking:
         """Score all users once, and keep what the metrics need of it, on the CPU."""
         chosen = self.metrics.values()
-        depth = max(metric.depth(parameter) for metric, parameter in chosen)
+        # A list has no more places than there are items, however long it may be.
+        depth = min(max(metric.depth(parameter) for metric, parameter in chosen), model.num_items)
         needs_scores = any(metric.needs_scores for metric, _ in chosen)
         needs_labels = any(metric.needs_labels for metric, _ in chosen)
         num_relevant = relevant.lengths[users]
@@ -214,6 +205,7 @@ class Evaluator:
             return None
         left_out = torch.ones(num_items, dtype=torch.bool)
         if isinstance(self.candidates, int):
+            check_range("candidates", self.candidates, high=num_items)
             left_out[: self.candidates] = False
         else:
             check_range("candidates", max(self.candidates), high=num_items - 1)

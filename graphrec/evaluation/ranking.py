@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError, DivergedError, check_range
+from graphrec.errors import ArgumentError, DivergedError, check_choice, check_range
 from graphrec.evaluation.product import ProductSearch
 from graphrec.evaluation.topk import NotANumberError, top_k
 from graphrec.histories import Histories
 
 if TYPE_CHECKING:
     from graphrec.models.base import Recommender
+    from kg_loaders import RecGraph
+    from kg_loaders.graph import Split
 
 # On a CPU a block is taken from malloc's heap, stays in the cache, and is found again for the next batch. Blocks above
 # malloc's limit of 32 MiB are mapped anew each time, and their page faults cost more than filling them.
@@ -73,6 +75,31 @@ def rank_all(
         left_out = _nothing(len(part)) if seen is None else seen.select(part)
         items, values = best(model, scores, k, replace(left_out.to(scores.device), user_index=users), seed)
         yield part, items.cpu(), values.cpu()
+
+
+def told_and_asked(model: Recommender, graph: RecGraph, split: Split) -> tuple[Histories, Histories, Tensor]:
+    """Return what a model is told of all users, what it is asked for, and the users of whom anything is.
+
+    Args:
+        model: A model of the graph's items.
+        graph: A graph that is split.
+        split: ``"valid"`` (the model is told train) or ``"test"`` (train and valid).
+
+    Raises:
+        ArgumentError: Another split or one without items, or a model of another catalogue.
+        GraphError: The graph has not been split.
+    """
+    check_choice("split", split, ("valid", "test"))
+    if model.num_items != graph.num_items:
+        name = type(model).__name__
+        raise ArgumentError(f"{name} ranks {model.num_items} items, graph {graph.name!r} has {graph.num_items}")
+    told = graph.part("train") if split == "valid" else graph.part("train", "valid")
+    history = Histories.from_interactions(told, graph.num_users)
+    relevant = Histories.from_interactions(graph.part(split), graph.num_users)
+    users = (relevant.lengths > 0).nonzero().squeeze(1)
+    if users.numel() == 0:
+        raise ArgumentError(f"graph {graph.name!r} has no interactions in its {split} split")
+    return told_when(model, history, relevant), relevant, users
 
 
 def told_when(model: Recommender, histories: Histories, wanted: Histories) -> Histories:

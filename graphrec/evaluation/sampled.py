@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.evaluation.ranking import nan_error, score_batches, told_when
-from graphrec.histories import Histories
+from graphrec.errors import ArgumentError, check_range
+from graphrec.evaluation.ranking import nan_error, score_batches, told_and_asked
 
 if TYPE_CHECKING:
     from graphrec.models.base import Recommender
@@ -44,17 +43,15 @@ def evaluate_sampled(
         ``"hr@K of N"`` and ``"ndcg@K of N"`` with ``N = num_sampled + 1``, means over the held-out pairs.
 
     Raises:
-        ArgumentError: An argument is out of range, a score is NaN, or a user has taken all that could be drawn.
+        ArgumentError: An argument is out of range, the split has no items, the model is of another catalogue, a score
+            is NaN, or a user has taken all that could be drawn.
+        GraphError: The graph has not been split.
     """
-    check_choice("split", split, ("valid", "test"))
     check_range("num_sampled", num_sampled, low=1)
     check_range("k", k, low=1)
     size = graph.num_items if candidates is None else candidates
-    told = graph.part("train") if split == "valid" else graph.part("train", "valid")
-    history = Histories.from_interactions(told, graph.num_users)
-    wanted = Histories.from_interactions(graph.part(split), graph.num_users)
-    history = told_when(model, history, wanted)
-    users = (wanted.lengths > 0).nonzero().squeeze(1)
+    check_range("candidates", size, low=1, high=graph.num_items)
+    history, wanted, users = told_and_asked(model, graph, split)
     generator = torch.Generator().manual_seed(seed)
     hits = gains = 0.0
     for rows, batch, scores in score_batches(model, history, users, None):
@@ -75,7 +72,7 @@ def evaluate_sampled(
             user = int(rows[held_out.rows[without[0]]])
             raise ArgumentError(f"user {user} has taken all {size} items that could be drawn: no rival is left")
         drawn = torch.multinomial(chance, num_sampled, replacement=True, generator=generator)
-        rivals = values[held_out.rows].gather(1, drawn)
+        rivals = values[held_out.rows[:, None], drawn]
         own = values[held_out.rows, held_out.items][:, None]
         ties = (rivals == own).sum(dim=1)
         # Among t ties the item comes anywhere, equally likely.

@@ -239,6 +239,28 @@ def test_only_candidates_are_ranked_and_metrics_of_the_catalogue_are_refused():
         Evaluator(["recall@10"], candidates=[3, 80]).evaluate(model, graph, split="valid")
 
 
+def test_a_list_is_no_longer_than_the_catalogue(monkeypatch):
+    graph = uneven_graph()
+    model = FixedScores(torch.rand(graph.num_users, graph.num_items))
+    taken, empty = [], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **rest: taken.append(size) or empty(*size, **rest))
+    names = [f"{name}@" for name, metric in METRICS.items() if metric.parameter == "k"]
+    far = Evaluator([name + "1000000" for name in names]).evaluate(model, graph)
+    assert max(math.prod(size) for size in taken if isinstance(size[0], int)) <= 20 * graph.num_users * graph.num_items
+    monkeypatch.undo()
+    near = Evaluator([name + "1000" for name in names]).evaluate(model, graph)
+    for name in set(names) - {"precision@", "f1@"}:
+        assert far.metrics[name + "1000000"] == near.metrics[name + "1000"], name
+    assert far.metrics["precision@1000000"] == pytest.approx(near.metrics["precision@1000"] / 1000)
+
+
+def test_more_candidates_than_items_are_refused():
+    graph = uneven_graph()
+    model = FixedScores(torch.rand(graph.num_users, graph.num_items))
+    with pytest.raises(ArgumentError, match="candidates must be <= 40, got 41"):
+        Evaluator(["recall@5"], candidates=41).evaluate(model, graph)
+
+
 def test_candidates_may_be_any_items():
     graph = planted()
     model = Popularity.from_graph(graph)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -81,8 +83,17 @@ def test_a_user_who_leaves_nothing_to_draw_is_named():
         evaluate_sampled(Given(torch.zeros(graph.num_items)), graph, "valid", candidates=1)
 
 
+def test_what_cannot_be_measured_says_why():
+    graph = planted()
+    without = replace(graph, interactions=graph.part("train", "test"))
+    with pytest.raises(ArgumentError, match="'planted' has no interactions in its valid split"):
+        evaluate_sampled(Given(torch.zeros(graph.num_items)), without, "valid")
+    with pytest.raises(ArgumentError, match="Given ranks 81 items, graph 'planted' has 80"):
+        evaluate_sampled(Given(torch.zeros(81)), graph)
+
+
 def test_wrong_arguments_are_named():
     graph = planted()
-    for options in ({"num_sampled": 0}, {"k": 0}, {"split": "train"}):
+    for options in ({"num_sampled": 0}, {"k": 0}, {"split": "train"}, {"candidates": 81}, {"candidates": 0}):
         with pytest.raises(ArgumentError):
             evaluate_sampled(Given(torch.zeros(graph.num_items)), graph, **options)
