@@ -54,7 +54,7 @@ def seed_interval(values: Values, confidence: float = 0.95) -> Interval:
         confidence: Probability that such intervals cover the true mean, between 0 and 1.
 
     Raises:
-        ArgumentError: Fewer than two seeds, NaN, or a confidence out of range.
+        ArgumentError: Fewer than two seeds, NaN, infinity, or a confidence out of range.
 
     Example:
         >>> [round(x, 4) for x in seed_interval([0.10, 0.12, 0.14])]
@@ -81,7 +81,7 @@ def user_interval(per_user: Values, num_samples: int = 10_000, confidence: float
         seed: Seed of the draws.
 
     Raises:
-        ArgumentError: Fewer than two users, NaN, or an argument out of range.
+        ArgumentError: Fewer than two users, NaN, infinity, or an argument out of range.
     """
     x = _vector("per_user", per_user, "users")
     return Interval(float(x.mean()), *_percentiles(_resampled_means(x[None], num_samples, seed)[0], confidence))
@@ -101,7 +101,7 @@ def combined_interval(
         seed: See :func:`user_interval`.
 
     Raises:
-        ArgumentError: Rows of different length, fewer than two users, NaN, or an argument out of range.
+        ArgumentError: Rows of different length, fewer than two users, NaN, infinity, or an argument out of range.
     """
     rows = [_vector("per_user_by_seed", row, "users") for row in per_user_by_seed]
     if not rows or len({len(row) for row in rows}) > 1:
@@ -126,7 +126,7 @@ def paired_bootstrap(
         seed: Seed of the draws.
 
     Raises:
-        ArgumentError: Different numbers of users, fewer than two, NaN, or an argument out of range.
+        ArgumentError: Different numbers of users, fewer than two, NaN, infinity, or an argument out of range.
 
     Example:
         >>> test = paired_bootstrap([0.5, 0.4, 0.9, 0.7], [0.4, 0.2, 0.6, 0.5], num_samples=999)
@@ -226,6 +226,8 @@ def _vector(name: str, values: Values, of: str) -> NDArray[np.float64]:
     vector = np.asarray(array, dtype=np.float64)
     if vector.ndim != 1 or len(vector) < 2:
         raise ArgumentError(f"{name} must hold a number for each of at least two {of}, got shape {list(vector.shape)}")
-    if np.isnan(vector).any():
-        raise ArgumentError(f"{name} holds NaN at position {int(np.isnan(vector).argmax())}")
+    broken = ~np.isfinite(vector)
+    if broken.any():
+        place = int(broken.argmax())
+        raise ArgumentError(f"{name} holds {'NaN' if np.isnan(vector[place]) else 'infinity'} at position {place}")
     return vector

@@ -171,6 +171,7 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
         (lambda: user_interval([0.1]), "at least two users"),
         (lambda: user_interval([[0.1, 0.2]]), r"got shape \[1, 2\]"),
         (lambda: user_interval([0.1, float("nan")]), "holds NaN at position 1"),
+        (lambda: paired_bootstrap([float("inf"), 0.1], [float("inf"), 0.2]), "baseline holds infinity at position 0"),
         (lambda: user_interval([0.1, 0.2], num_samples=0), "num_samples must be >= 1, got 0"),
         (lambda: user_interval([0.1, 0.2], confidence=95), "confidence must be between 0 and 1, got 95"),
         (lambda: seed_interval([0.1, 0.2], confidence=1.0), "confidence must be between 0 and 1"),
