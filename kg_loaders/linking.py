@@ -56,12 +56,14 @@ def link(
         on: What is the same in both: ``"user"``, ``"item"``, ``"entity"`` (items among them; ids that are plain numbers
             mean nothing elsewhere and are left out, unless ``same_entities`` says so), or ``"text"``: items that say
             the same, by vectors.
-        by: ``"id"``: equal ids. ``"map"``: a table. ``"predicate"``: triples such as ``owl:sameAs``. ``"label"``: equal
-            names, then similar ones. ``"vectors"``: nearest texts. When not given, what the other arguments are for,
-            else ``"id"``.
+        by: ``"id"``: equal ids. ``"map"``: a table alone. ``"predicate"``: triples such as ``owl:sameAs``.
+            ``"label"``: equal names, then similar ones. ``"vectors"``: nearest texts. When not given, what the other
+            arguments are for (``map`` last), else ``"id"``.
         map: A CSV file with a header and the columns source id, target id (or with columns of the names ``source_id``
             and ``target_id`` in any order, among others, as a review table has). Or two files, source's and target's,
-            each from id to a key that both share, such as an IRI.
+            each from id to a key that both share, such as an IRI. Beside another way to match, it is what a person says
+            of that way's matches, such as a ``review`` without the wrong ones: of the ambiguous and the similar ones,
+            those in the map are linked and no others; sure ones are linked as before, but for nodes of the map.
         predicate: The relation's id; ``owl:sameAs`` when not given.
         labels: Text features to join to a label, those of them that each graph has: ``("title", "release_year")``;
             the graphs' own labels when not given.
@@ -108,6 +110,8 @@ def link(
     else:
         given = _vectors(source, target, nodes, vectors)
         matches = likeness.by_vectors(*given, COSINE if threshold is None else threshold)
+    if map is not None and by != "map":
+        matches = matching.settled(matches, matching.by_map(source, target, nodes, map, dropped), dropped)
     if not len(matches):
         raise GraphError(
             f"no {nodes} of {source.name!r} ({_examples(source, nodes)}) matches one of {target.name!r} "
@@ -144,21 +148,21 @@ def _check(
     _check_choice("on", on, get_args(On))
     _check_choice("on_ambiguous", on_ambiguous, get_args(OnAmbiguous))
     given: dict[By, tuple[str, object]] = {
-        "map": ("map", map_),
         "predicate": ("predicate", predicate),
         "label": ("labels", labels),
         "vectors": ("vectors", vectors),
     }
     if by is None:
         meant: list[By] = [way for way, (_, value) in given.items() if value is not None]
-        by = "vectors" if on == "text" else meant[0] if meant else "id"
+        alone: By = "id" if map_ is None else "map"
+        by = "vectors" if on == "text" else meant[0] if meant else alone
     _check_choice("by", by, get_args(By))
     for way, (name, value) in given.items():
         if value is not None and way != by:
             raise KGLoaderError(f"{name} is for by={way!r}, got by={by!r}")
     if threshold is not None and by not in ("label", "vectors"):
         raise KGLoaderError(f"threshold is for by='label' or by='vectors', got by={by!r}")
-    if by in ("map", "vectors") and given[by][1] is None:
+    if (by == "map" and map_ is None) or (by == "vectors" and vectors is None):
         raise KGLoaderError(f"by={by!r} needs {by}, got none")
     if on == "user" and same_users:
         raise KGLoaderError("same_users is for links on something else: on='user' says which users are the same")

@@ -16,6 +16,9 @@ from kg_loaders.graph import RecGraph
 from kg_loaders.nodes import Nodes, vocabulary_of
 from kg_loaders.texttable import TextTable, read_table
 
+DENIED = "unsure matches that the map does not have"
+OVERRULED = "sure matches of nodes that the map links to others"
+
 
 @dataclass(frozen=True, eq=False)
 class Matches:
@@ -38,6 +41,11 @@ class Matches:
         """Make certain matches of ``[num_matches, 2]`` pairs (source, target); repeated pairs count once."""
         pairs = np.unique(pairs.reshape(-1, 2), axis=0)
         return cls(pairs[:, 0].copy(), pairs[:, 1].copy(), np.ones(len(pairs)), [reason] * len(pairs))
+
+    def at(self, rows: NDArray[np.bool_]) -> Matches:
+        """Return those of a mask."""
+        reasons = [self.reason[k] for k in np.flatnonzero(rows).tolist()]
+        return Matches(self.source[rows], self.target[rows], self.score[rows], reasons)
 
     def and_also(self, other: Matches) -> Matches:
         """Return both."""
@@ -93,7 +101,7 @@ def by_map(
 
     Raises:
         FormatError: A file is malformed.
-        GraphError: No row matches anything.
+        GraphError: There are rows, and none of them matches anything.
     """
     if isinstance(files, str | os.PathLike):
         pairs = _pairs_of(Path(files))
@@ -110,15 +118,39 @@ def by_map(
         axis=1,
     )
     there = (indexed >= 0).all(axis=1)
-    if not there.any():
-        first = f", the first of them {pairs[0]}" if pairs else ""
+    if pairs and not there.any():
         raise GraphError(
-            f"map matches no {nodes}: none of its {len(pairs)} pairs{first} has both ids; {source.name!r} has ids such "
-            f"as {_example(source, nodes)}, {target.name!r} such as {_example(target, nodes)}"
+            f"map matches no {nodes}: none of its {len(pairs)} pairs, the first of them {pairs[0]}, has both ids; "
+            f"{source.name!r} has ids such as {_example(source, nodes)}, {target.name!r} such as "
+            f"{_example(target, nodes)}"
         )
     if not there.all():
         counts["rows of the map with an unknown id"] = int((~there).sum())
     return Matches.of_pairs(indexed[there], "map")
+
+
+def settled(found: Matches, by_hand: Matches, counts: dict[str, int]) -> Matches:
+    """Return what a person says of matches: of the unsure ones those that stand in a map, and all sure ones.
+
+    Unsure are those that :func:`review_table` shows: ambiguous ones and merely similar ones. What the map ties together
+    is tied though nothing was found, and other matches of its nodes give way.
+
+    Args:
+        found: All matches that were found.
+        by_hand: Those of the map.
+        counts: Matches that are not in the map, or give way to it, are counted here.
+    """
+    unsure = found.ambiguous | (found.score < 1)
+    mapped = set(map(tuple, by_hand.pairs.tolist()))
+    denied = np.array([pair not in mapped for pair in map(tuple, found.pairs.tolist())], dtype=np.bool_)
+    elsewhere = np.isin(found.source, by_hand.source) | np.isin(found.target, by_hand.target)
+    for reason, count in (
+        (DENIED, (unsure & denied).sum()),
+        (OVERRULED, (~unsure & denied & elsewhere).sum()),
+    ):
+        if count:
+            counts[reason] = int(count)
+    return by_hand.and_also(found.at(~unsure & ~elsewhere))
 
 
 def _pairs_of(file: Path) -> list[tuple[str, str]]:
@@ -198,7 +230,7 @@ def review_table(
     """Return what a person should look at: matches that are not linked, and those that are only similar.
 
     Columns: ``source_id``, ``source_label``, ``target_id``, ``target_label``, ``score``, ``reason``, ``linked``. Saved
-    as CSV and thinned out by hand, it is a map for ``link(..., map=FILE)``.
+    as CSV and thinned out by hand, it is a map that settles them: ``link(..., map=FILE)`` with all else as it was.
     """
     shown = np.flatnonzero(~linked | (matches.score < 1))
     shown = shown[np.lexsort((matches.target[shown], matches.source[shown], matches.score[shown]))]

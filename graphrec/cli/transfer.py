@@ -33,7 +33,8 @@ Finished runs are taken as they are.
   --cold-share SHARE        take the target history from this share of the common test users, and measure them
   --without-twins           take out of the source what may be the target's own items: nearly the same people took them
   --out DIR                 where the values of each run, the table and review.csv (matches to correct) go; one that was
-                            corrected is kept, and read where --map names it
+                            corrected is kept, and read where --map names it, beside --by: its matches are linked, the
+                            others that were to look at are not, and sure ones stay
   --model.OPTION VALUE      options of InductiveKGAT and CrossDomainKGAT, and of EASE where it is weighted or blended
   --train.OPTION VALUE      how they are trained
   --eval.metrics A,B,...    what is measured

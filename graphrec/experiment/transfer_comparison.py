@@ -340,8 +340,8 @@ def _write_review(text: str, folder: Path) -> None:
     elif file.read_bytes() != text.encode():
         write_text(beside, text)
         print(
-            f"{file} holds other matches, which are kept; those of now are in {beside}; to link the matches of a "
-            "corrected file, and no others, give it as --map instead of --by and what goes with it",
+            f"{file} holds other matches, which are kept; those of now are in {beside}; for what a corrected file says "
+            "of them to hold, give it as --map, beside --by and what goes with it",
             file=sys.stderr,
             flush=True,
         )

@@ -508,6 +508,11 @@ def test_a_review_that_was_corrected_is_kept(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(f"{old} holds other matches, which are kept; those of now are in {new};")
     assert "give it as --map" in said
+    pairs = []
+    monkeypatch.setattr(transfer_comparison, "compare_transfer", lambda pair, **_: pairs.append(pair))
+    run_transfer("far", "near", {**linking, "map": str(old)}, out=tmp_path)
+    assert len(pairs[0].shared_items) == 59  # one of the two of one title, and all that were sure
+    assert (old.read_bytes(), new.read_bytes()) == (corrected, found)
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(RunError, match=f"could not write {new}"):
         run_transfer("far", "near", linking, out=tmp_path)

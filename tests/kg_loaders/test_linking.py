@@ -8,6 +8,7 @@ from cases.domains import books_and_films, graph
 import kg_loaders
 from kg_loaders import Feature, GraphError, KGLoaderError, Vocabulary, link
 from kg_loaders.linking import AMBIGUOUS, EQUAL_NUMBERS, SAME_AS
+from kg_loaders.matching import DENIED, OVERRULED
 
 
 def test_entities_of_equal_numbers_are_not_the_same_unless_told():
@@ -91,6 +92,41 @@ def test_a_corrected_review_is_a_map(tmp_path):
     review = link(books, films, on="item", by="label", on_ambiguous="review").review
     review.iloc[1:].to_csv(tmp_path / "map.csv", index=False)
     assert link(books, films, on="item", map=tmp_path / "map.csv").matches.tolist() == [[1, 0]]
+
+
+def titled(titles, name):
+    ids = [str(n) for n in range(len(titles))]
+    made = graph(["u"], ids, [("u", "0")], split=[0], name=name)
+    return replace(made, item_features={"title": Feature.text(titles)})
+
+
+def test_a_corrected_review_beside_its_rule_settles_what_was_unsure_and_leaves_the_rest(tmp_path):
+    books = titled(["Dune", "Dune", "Emma", "Heidi of the Alps", "Ivanhoe", "Kim"], "books")
+    films = titled(["Dune", "Emma", "Heidi of the Alp", "Ivanhoes", "Kim", "Kim's story"], "films")
+    how = {"on": "item", "by": "label", "threshold": 0.8}
+    pair = link(books, films, **how, on_ambiguous="review")
+    assert pair.matches.tolist() == [[2, 1], [5, 4], [3, 2], [4, 3]]
+    review = pair.review.set_index(["source_id", "target_id"])
+    assert set(review.index) == {("0", "0"), ("1", "0"), ("3", "2"), ("4", "3")}
+    file = tmp_path / "review.csv"
+    review.drop([("0", "0"), ("4", "3")]).reset_index().to_csv(file, index=False)
+    corrected = link(books, films, **how, map=file)
+    assert sorted(corrected.matches.tolist()) == [[1, 0], [2, 1], [3, 2], [5, 4]]
+    assert (corrected.by, len(corrected.review)) == ("label", 0)
+    assert corrected.dropped[DENIED] == 2
+    assert link(books, films, on="item", labels=["title"], threshold=0.8, map=file).by == "label"  # what labels are for
+    # The rule alone would have it otherwise; and no row at all denies everything that was unsure.
+    file.write_text("source_id,target_id\n5,5\n", encoding="utf-8")
+    other = link(books, films, **how, map=file)
+    assert sorted(other.matches.tolist()) == [[2, 1], [5, 5]]
+    assert (other.dropped[DENIED], other.dropped[OVERRULED]) == (4, 1)
+    file.write_text("source_id,target_id\n", encoding="utf-8")
+    assert sorted(link(books, films, **how, map=file).matches.tolist()) == [[2, 1], [5, 4]]
+    with pytest.raises(GraphError, match="no item of 'books' .* by map"):
+        link(books, films, on="item", map=file)
+    file.write_text("source_id,target_id\n0,0\n1,0\n", encoding="utf-8")
+    with pytest.raises(GraphError, match="2 matches of items are ambiguous"):
+        link(books, films, **how, map=file)
 
 
 def test_the_package_exports_it():
