@@ -33,7 +33,8 @@ def compare_runs(
         out: Where the table goes, if anywhere.
 
     Raises:
-        ConfigError: Fewer than two runs, or runs of other data, splits or evaluations than the reference's.
+        ConfigError: Fewer than two runs, runs of other data, splits or evaluations than the reference's, or two of one
+            configuration and seed.
         RunError: A folder holds no finished run, or runs have no part in common on which all were measured.
     """
     chosen = Path(versus if versus is not None else paths[-1] if paths else "").resolve()
@@ -51,7 +52,9 @@ def compare_runs(
     _check_same_users(folders, part)
     alike: dict[str, list[RunFolder]] = {}
     for folder in folders:
-        alike.setdefault(replace(folder.config, seed=0, out=None).hash, []).append(folder)
+        group = alike.setdefault(replace(folder.config, seed=0, out=None).hash, [])
+        _check_other_seed(folder, group)
+        group.append(folder)
     groups = _named([tuple(group) for group in alike.values()])
     at = next(i for i, group in enumerate(groups) if reference in group.folders)
     metrics, tested = metrics_of(reference.config, metric)
@@ -62,6 +65,16 @@ def compare_runs(
         make_folder(out, f"the folder --out {out}")
         table.save(out)
     return table
+
+
+def _check_other_seed(folder: RunFolder, group: Sequence[RunFolder]) -> None:
+    """Make sure that no seed counts twice: an interval over seeds would be as narrow as if all seeds agreed."""
+    for other in group:
+        seed = folder.config.seed
+        if other.config.seed == seed:
+            raise ConfigError(
+                f"{other.path} and {folder.path} are one configuration with one seed, {seed}; leave one out"
+            )
 
 
 def _check_same_question(folder: RunFolder, reference: RunFolder) -> None:

@@ -114,3 +114,10 @@ def test_a_run_named_twice_is_one_run(dataset: Path, tmp_path: Path) -> None:
     path = finished(dataset, tmp_path / "run")
     with pytest.raises(ConfigError, match="takes at least two, got 1"):
         compare_runs([path, f"{path}/", path / ".." / "run"])
+
+
+def test_one_seed_trained_twice_is_not_two_seeds(dataset: Path, tmp_path: Path) -> None:
+    paths = [finished(dataset, tmp_path / name, "--model=EASE") for name in ("one", "again")]
+    paths.append(finished(dataset, tmp_path / "popularity", "--model=Popularity"))
+    with pytest.raises(ConfigError, match=r"one and .*again are one configuration with one seed, 0; leave one out"):
+        compare_runs(paths)
