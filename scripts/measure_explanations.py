@@ -32,6 +32,7 @@ from graphrec.models import InductiveKGAT
 from graphrec.process import settle_process
 from graphrec.serving.attribution import AttendedScore, kept_scores, leave_one_out
 from graphrec.serving.explain import methods_of
+from graphrec.serving.held_prior import with_held_prior
 from graphrec.serving.recommender import RunRecommender
 
 FEWEST_ITEMS = 10
@@ -54,7 +55,8 @@ class Explained(NamedTuple):
 
 def explained(recommender: RunRecommender, histories: Histories, item: int) -> Iterator[Explained]:
     """Yield the past items and the KG edges."""
-    model = recommender.model
+    # As in serving: that fewer items are known makes the charts louder, which is no item's doing.
+    model = with_held_prior(recommender.model, histories.items.numel())
     importances: dict[str, Tensor] = {}
     parts = AttendedScore.of(model, histories, item) if isinstance(model, InductiveKGAT) else None
     for method in methods_of(model):
@@ -170,6 +172,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def show(row: dict[str, Any]) -> None:
     """Print one model's tables."""
+    if not row["fidelity"]:
+        print(f"\n{row['runs'][0]} ({row['model']}): no history adds to the score of its best new item")
     for kind, found in row["fidelity"].items():
         print(
             f"\n{row['runs'][0]} ({row['model']}): {kind}, {found['num_users']} users, {found['left_out']} left out, "

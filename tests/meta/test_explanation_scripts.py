@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from pathlib import Path
@@ -57,6 +58,26 @@ def test_explanations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     assert popularity == {"runs": [str(tmp_path / "pop")], "model": "Popularity", "fidelity": {}}
     script.main([*runs, "--users", "3"])
     assert "2 seeds, leave-one-out" in capsys.readouterr().out
+    script.main([str(tmp_path / "pop"), "--users", "3"])
+    assert "no history adds to the score" in capsys.readouterr().out
+
+
+def test_popularity_is_as_loud_without_a_history_as_with_it() -> None:
+    torch.manual_seed(0)
+    graph = planted_graph()
+    model = InductiveKGAT.from_graph(graph, dim=8, popularity_prior=50.0, prior_length=16)
+    assert model.prior is not None
+    model.prior.count(Histories.from_lists([[3], [3], [2, 3]]))
+    plain = copy.copy(model)
+    plain.__dict__.update(_modules={**model._modules, "prior": None}, _cache={})
+    script = load("measure_explanations")
+    seen = []
+    for each in (model, plain):
+        for parts in script.explained(RunRecommender(each, graph), Histories.from_lists([[2, 5, 7]]), 3):
+            left = parts.score(torch.eye(parts.size, dtype=torch.bool)) - parts.score(torch.ones(1, parts.size) > 0)
+            seen.append([parts.added, *left.tolist()])
+    assert seen[0] == pytest.approx(seen[2], abs=1e-4)  # past items
+    assert seen[1] == pytest.approx(seen[3], abs=1e-4)  # KG edges
 
 
 def test_the_edges_that_the_script_takes_away_are_those_it_ranks() -> None:
