@@ -516,10 +516,12 @@ async function recall() {
     await chooseUser(words.get("user"));
     return;
   }
+  const liked = [];
   for (const id of words.getAll("like")) {
     const { items } = await get("items", { query: id, limit: 1 });
-    if (items[0]?.item_id === id) state.liked.push(items[0]);
+    if (items[0]?.item_id === id) liked.push(items[0]);
   }
+  state.liked = liked; // all at once: without a key none is found, and the address keeps them
   showTaste();
   await refresh();
 }
@@ -591,7 +593,7 @@ $("key-form").addEventListener("submit", (event) => {
   }
   $("key").value = "";
   $("key-form").hidden = true;
-  act(refresh);
+  act(ready() ? refresh : recall);
 });
 $("theme").addEventListener("change", () => {
   document.documentElement.dataset.theme = $("theme").value;

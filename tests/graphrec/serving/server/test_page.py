@@ -287,3 +287,11 @@ def test_read_only_service_with_keys(browser: Any, runs: tuple[Path, Path], tmp_
         page.settle()
         assert page.page.is_enabled(".entry .like")
         page._context.close()
+        page = Page(browser, f"http://127.0.0.1:{port}/#like=item-01&like=item-02")  # a taste waits for the key, too
+        page.wait("document.querySelector('#status').textContent.includes('API key')")
+        page.page.fill("#key", key)
+        page.page.click("#key-form button")
+        page.settle()
+        assert page.text("#status").startswith("10 recommendations for 2 titles")
+        assert page.page.url.endswith("#like=item-01&like=item-02")
+        page._context.close()
