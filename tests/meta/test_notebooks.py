@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import kg_loaders
+
 nbformat = pytest.importorskip("nbformat", reason="the notebooks extra is not installed")
 exceptions = pytest.importorskip("nbclient.exceptions", reason="the notebooks extra is not installed")
 pytest.importorskip("nbconvert", reason="the notebooks extra is not installed")
@@ -81,6 +83,37 @@ def test_it_runs_from_a_clean_kernel(path, tmp_path, monkeypatch):
     assert "Warning" not in errors
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert list(tmp_path.iterdir()) == [], "a notebook leaves nothing behind"
+
+
+def test_movielens_as_grouplens_has_it_will_do_as_well(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRAPHREC_DATA", raising=False)
+    try:
+        films = kg_loaders.load("ml-1m")
+        kg_loaders.load("ml-100k")
+    except kg_loaders.DownloadError as error:
+        pytest.skip(f"the data cannot be fetched: {error}")
+    folder = tmp_path / "data" / "ml-1m"
+    folder.mkdir(parents=True)
+    about = {name: feature.values for name, feature in films.item_features.items()}
+    rated = films.interactions[films.interactions.user < 100]
+    columns = (about["title"], about["release_year"], about["genre"])
+    lines = {
+        "movies.dat": [
+            f"{item + 1}::{title} ({year})::{genre.replace(' ', '|')}"
+            for item, (title, year, genre) in enumerate(zip(*columns, strict=True))
+        ],
+        "ratings.dat": [
+            f"{user + 1}::{item + 1}::5::{int(time)}"
+            for user, item, time in zip(rated.user, rated.item, rated.time, strict=True)
+        ],
+    }
+    for name, rows in lines.items():
+        (folder / name).write_text("".join(f"{row}\n" for row in rows), encoding="latin-1", errors="replace")
+    monkeypatch.setenv("GRAPHREC_DATA", str(tmp_path / "data"))
+    path = ROOT / "notebooks" / "08_order_words_graph.ipynb"
+    cells = code_cells(script().execute(path, smoke=True, folder=tmp_path))
+    printed = "".join(output.text for cell in cells for output in cell.outputs if output.get("name") == "stdout")
+    assert "Fargo: Crime, Drama, Thriller (1996)" in printed
 
 
 def test_a_notebook_that_fails_is_named_and_the_others_run(tmp_path, capsys):
