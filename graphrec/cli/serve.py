@@ -41,8 +41,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--read-only", action="store_true", help="take no events, no items, and no other run")
     parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys; needed where other machines can reach")
     parser.add_argument("--new-key", metavar="NAME", help="make a key in --keys, print it, and serve nothing")
-    parser.add_argument("--scope", choices=SCOPES, default="write", help="of the new key")
-    parser.add_argument("--rate", type=float, default=100.0, help="requests a second of the new key")
+    parser.add_argument("--scope", choices=SCOPES, help="of the new key; write when not given")
+    parser.add_argument("--rate", type=float, help="requests a second of the new key; 100 when not given")
     parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer under this host name")
     parser.add_argument("--prepare", action="store_true", help="make what all known users are answered with first")
     parser.add_argument(
@@ -62,6 +62,8 @@ def main(argv: list[str]) -> None:
     if arguments.new_key is not None:
         _make_key(arguments)
         return
+    if arguments.scope is not None or arguments.rate is not None:
+        parser.error("--scope and --rate are of a new key: give --new-key, or leave them out")
     if arguments.against is not None:
         if len(arguments.runs) != 1:
             parser.error(f"--against takes one other run folder, got {len(arguments.runs)}")
@@ -78,7 +80,9 @@ def _make_key(arguments: argparse.Namespace) -> None:
 
     if arguments.keys is None:
         raise ConfigError("--new-key needs --keys FILE, where the key's hash is kept")
-    token = new_key(arguments.keys, arguments.new_key, arguments.scope, arguments.rate)
+    given = {"scope": arguments.scope, "rate": arguments.rate}
+    options = {name: value for name, value in given.items() if value is not None}
+    token = new_key(arguments.keys, arguments.new_key, **options)
     if arguments.json:
         print_json({"name": arguments.new_key, "key": token})
         return

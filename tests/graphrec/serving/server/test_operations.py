@@ -278,6 +278,8 @@ def test_store_lies_beside_the_run_when_none_is_named(runs: tuple[Path, Path], t
         (["RUN", "--keys", "no-such-file"], 1, "there is no key file"),
         (["--new-key", "shop"], 2, "--new-key needs --keys FILE"),
         (["RUN", "--prot", "1"], 2, "did you mean '--port'"),
+        (["RUN", "--rate", "5"], 2, "--scope and --rate are of a new key"),
+        (["RUN", "--scope", "read"], 2, "--scope and --rate are of a new key"),
     ],
 )
 def test_mistakes_at_the_start_are_one_line(
@@ -342,7 +344,11 @@ def test_key_is_made_and_shown_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert key is not None
     assert (key.name, key.scope, key.rate) == ("shop", "admin", 5)
     assert main(["serve", "--new-key", "other", "--keys", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["name"] == "other"
+    made = json.loads(capsys.readouterr().out)
+    assert made["name"] == "other"
+    other = keys.KeyRing.load(path).check(made["key"])
+    assert other is not None
+    assert (other.scope, other.rate) == ("write", 100)  # as the help says
     assert SCOPES == keys.SCOPES
 
 
