@@ -115,7 +115,7 @@ class HistoryAttentionPooling(nn.Module):
             raise ArgumentError(f"x must have shape [num_items, {self.channels}], got {list(x.shape)}")
         if bias is not None and bias.shape != x.shape[:1]:
             raise ArgumentError(f"bias must have shape [{x.size(0)}], got {list(bias.shape)}")
-        layout = EdgeLayout.from_rowptr(offsets, items, x.size(0))
+        layout = EdgeLayout.from_rowptr(offsets, items, x.size(0), name="offsets")
         if items.numel() < x.size(0):  # a few users of a large catalogue: look at no item that they did not take
             x = x.index_select(0, items)
             bias = None if bias is None else bias.index_select(0, items)

@@ -126,7 +126,7 @@ class HistoryMatch(nn.Module):
             )
         if scores.shape != (len(x),):
             raise ArgumentError(f"scores must have shape [{len(x)}], got {list(scores.shape)}")
-        return EdgeLayout.from_rowptr(offsets, torch.arange(len(x), device=x.device), len(x))
+        return EdgeLayout.from_rowptr(offsets, torch.arange(len(x), device=x.device), len(x), name="offsets")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(temperature={self.temperature:g})"

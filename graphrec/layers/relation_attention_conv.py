@@ -284,5 +284,5 @@ class RelationAttentionConv(_FusedConv):
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.in_channels}, {self.out_channels}, "
-            f"num_relations={self.num_relations}, heads={self.heads})"
+            f"num_relations={self.num_relations}, heads={self.heads}, score={self.score!r})"
         )

@@ -102,7 +102,7 @@ class TargetAttentionPooling(nn.Module):
         """
         if x.dim() != 2 or x.size(1) != self.channels:
             raise ArgumentError(f"x must have shape [num_items, {self.channels}], got {list(x.shape)}")
-        layout = EdgeLayout.from_rowptr(offsets, items, x.size(0))
+        layout = EdgeLayout.from_rowptr(offsets, items, x.size(0), name="offsets")
         if target.dim() not in (2, 3) or (target.size(0), target.size(-1)) != (layout.num_dst, self.channels):
             shape = f"[{layout.num_dst}, {self.channels}] or [{layout.num_dst}, num_targets, {self.channels}]"
             raise ArgumentError(f"target must have shape {shape}, got {list(target.shape)}")

@@ -70,8 +70,8 @@ class PopularityNegatives:
         drawn: Which of them are drawn, bool ``[num_items]``, at least one; ``None`` means all.
 
     Raises:
-        ArgumentError: ``alpha`` is outside its range, the counts are not a row of numbers of at least 0, or ``drawn``
-            has another shape or type, or leaves no item.
+        ArgumentError: ``alpha`` is outside its range, the counts are not a row of finite numbers of at least 0, or
+            ``drawn`` has another shape or type, or leaves no item.
 
     Example:
         >>> draw = PopularityNegatives(torch.tensor([9, 0, 4, 1]), alpha=0.5)
@@ -87,8 +87,10 @@ class PopularityNegatives:
 
     def __init__(self, counts: Tensor, alpha: float, drawn: Tensor | None = None) -> None:
         check_range("alpha", alpha, low=0.0, high=1.0)
-        if counts.dim() != 1 or counts.numel() == 0 or not bool((counts >= 0).all()):
-            raise ArgumentError(f"counts must be numbers >= 0 of shape [num_items], got shape {list(counts.shape)}")
+        if counts.dim() != 1 or counts.numel() == 0 or not bool(((counts >= 0) & counts.isfinite()).all()):
+            raise ArgumentError(
+                f"counts must be numbers >= 0 and finite, of shape [num_items], got shape {list(counts.shape)}"
+            )
         self.items = _drawn_items(len(counts), drawn)
         weights = counts.cpu().to(torch.float64).clamp(min=1).pow(alpha)[self.items]
         self.probabilities = weights / weights.sum()  # float64, one for each of ``items``

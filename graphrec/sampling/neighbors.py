@@ -36,8 +36,8 @@ class NeighborSampler:
             list for each edge type, all of one length.
 
     Raises:
-        ArgumentError: No hop, a number below -1, lists of several lengths, an unknown edge type, or edges whose nodes
-            are not there.
+        ArgumentError: No hop, a number below -1 or no whole one, lists of several lengths, an unknown edge type, or
+            edges whose nodes are not there.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -272,6 +272,8 @@ def _per_edge_type(
     if len(hops) > 1 or 0 in hops:
         raise ArgumentError(f"num_neighbors must hold one number a hop, as many for every edge type, got {numbers!r}")
     for number in (number for one in found.values() for number in one):
+        if not isinstance(number, int):
+            raise ArgumentError(f"num_neighbors must be whole numbers, got {number!r}")
         check_range("num_neighbors", number, low=-1)
     return found
 

@@ -101,19 +101,29 @@ class EdgeLayout:
 
     @classmethod
     @torch.inference_mode(False)
-    def from_rowptr(cls, rowptr: Tensor, src: Tensor, num_src: int) -> EdgeLayout:
+    def from_rowptr(cls, rowptr: Tensor, src: Tensor, num_src: int, name: str = "rowptr") -> EdgeLayout:
         """Take edges that are grouped by destination already: those of ``d`` are ``src[rowptr[d]:rowptr[d + 1]]``.
+
+        Args:
+            rowptr: The pointers, ``[num_dst + 1]``.
+            src: The sources, ``[num_edges]``.
+            num_src: Number of sources.
+            name: What the caller's caller knows the pointers by, for errors.
 
         Raises:
             ArgumentError: Pointers that do not rise from 0 to the number of edges, or an index out of range.
         """
         if rowptr.dim() != 1 or not rowptr.numel() or src.dim() != 1:
             raise ArgumentError(
-                f"rowptr and src must be vectors, rowptr not empty, got {list(rowptr.shape)}, {list(src.shape)}"
+                f"{name} and src must be vectors, {name} not empty, got {list(rowptr.shape)}, {list(src.shape)}"
             )
-        bounds = (int(rowptr[0]), int(rowptr[-1]))
-        if bounds != (0, src.numel()) or bool((rowptr[1:] < rowptr[:-1]).any()):
-            raise ArgumentError(f"rowptr must rise from 0 to {src.numel()}, got {bounds[0]}..{bounds[1]}")
+        bounds, falls = (int(rowptr[0]), int(rowptr[-1])), rowptr[1:] < rowptr[:-1]
+        if bounds != (0, src.numel()) or bool(falls.any()):
+            got = f"{bounds[0]}..{bounds[1]}"
+            if bool(falls.any()):
+                place = int(falls.nonzero()[0])
+                got += f", with {int(rowptr[place])} and then {int(rowptr[place + 1])} at {place}"
+            raise ArgumentError(f"{name} must rise from 0 to {src.numel()}, got {got}")
         _check_indices("source", src, num_src)
         num_dst = rowptr.numel() - 1
         dtype = _index_dtype(num_src, num_dst, src.numel())

@@ -46,6 +46,11 @@ def test_what_does_not_fit_is_refused():
         pool(x, ITEMS, OFFSETS, torch.zeros(5, dtype=torch.float64))
     with pytest.raises(ArgumentError, match=r"sources must be within 0\.\.5, got"):
         pool(x, ITEMS + 4, OFFSETS)
+    falling = OFFSETS.clone()
+    falling[1] = len(ITEMS)
+    message = rf"offsets must rise from 0 to {len(ITEMS)}, got 0\.\.{len(ITEMS)}, with {len(ITEMS)} and then \d+ at 1"
+    with pytest.raises(ArgumentError, match=message):
+        pool(x, ITEMS, falling)
 
 
 ADAPTED = [{"normalizer": "entmax15"}, {"normalizer": "sparsemax"}, {"normalizer": "topk", "k": 2}]

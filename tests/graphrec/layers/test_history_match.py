@@ -92,6 +92,8 @@ def test_sizes_that_do_not_fit_are_named():
         match(x, OFFSETS, scores, v[:, :3])
     with pytest.raises(ArgumentError, match=r"scores must have shape \[8\]"):
         match(x, OFFSETS, scores[:3], v)
+    with pytest.raises(ArgumentError, match="offsets must rise from 0 to 8"):
+        match(x, OFFSETS[:-1], scores, v)
     with pytest.raises(ArgumentError, match="temperature must be >= 0.025, got 0.01"):
         HistoryMatch(0.01)
 

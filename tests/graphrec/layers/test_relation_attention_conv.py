@@ -177,6 +177,12 @@ def test_dropout_drops_in_training_only_and_keeps_the_mean():
     torch.testing.assert_close(conv((x, x[:200]), edges, torch.zeros(2000, dtype=torch.int64)), torch.ones(200, 1))
 
 
+def test_its_score_is_shown():
+    assert repr(RelationAttentionConv(8, 4, 3, heads=2, score="gatv2")).endswith(
+        "num_relations=3, heads=2, score='gatv2')"
+    )
+
+
 def test_settings_that_do_not_fit_are_refused():
     given = sample(dtype=torch.float32)
     conv = RelationAttentionConv(IN, OUT, NUM_TYPES, edge_dim=EDGE_DIM)

@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused():
         pool(x, ITEMS, OFFSETS, target[:3])
     with pytest.raises(ArgumentError, match=r"sources must be within 0\.\.5, got"):
         pool(x, ITEMS + 1, OFFSETS, target)
-    with pytest.raises(ArgumentError, match="must rise from 0 to 6"):
+    with pytest.raises(ArgumentError, match="offsets must rise from 0 to 6"):
         pool(x, ITEMS, OFFSETS[:-1], target[:3])
     with pytest.raises(ArgumentError, match="normalizer must be one of 'none', 'softmax', got 'softmx'; did you mean"):
         TargetAttentionPooling(3, normalizer="softmx")

@@ -105,6 +105,7 @@ def test_the_generator_is_the_only_randomness(sampler):
         (lambda: PopularityNegatives(torch.empty(0), 0.5), r"counts must be .* got shape \[0\]"),
         (lambda: PopularityNegatives(COUNTS[None], 0.5), r"counts must be .* got shape \[1, 6\]"),
         (lambda: PopularityNegatives(torch.tensor([1.0, math.nan]), 0.5), "counts must be numbers >= 0"),
+        (lambda: PopularityNegatives(torch.tensor([1.0, math.inf]), 0.5), "counts must be numbers >= 0 and finite"),
     ],
 )
 def test_values_outside_their_range_are_named(make, message):

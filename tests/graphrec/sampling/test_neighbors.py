@@ -225,6 +225,7 @@ def test_any_graph_gives_a_true_part_of_itself(data):
     [
         (lambda d: NeighborSampler(d, []), "one number a hop"),
         (lambda d: NeighborSampler(d, [-2]), "num_neighbors must be"),
+        (lambda d: NeighborSampler(d, [2.5]), r"num_neighbors must be whole numbers, got 2\.5"),
         (lambda d: NeighborSampler(Data(x=d.x), [1]), "no edge_index"),
         (lambda d: NeighborSampler(Data(edge_index=d.edge_index, num_nodes=9), [1]), r"sources must be within 0\.\.8"),
         (lambda d: NeighborSampler(d, {("a", "b", "c"): [1]}), "must name the edge types"),
