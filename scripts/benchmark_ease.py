@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from typing import Any
 
 # Threads that spin while they wait steal the processor from the others on a machine that is shared.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from graphrec.cli import guarded
 from graphrec.evaluation import Evaluator
 from graphrec.experiment.runner import peak_memory_mb
 from graphrec.histories import Histories
@@ -82,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

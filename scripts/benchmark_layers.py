@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GATv2Conv, HGTConv, LGConv, RGATConv, TransformerConv
 
+from graphrec.cli import guarded
+from graphrec.errors import ArgumentError
 from graphrec.layers import HeteroAttentionConv, LightGCNConv, RelationAttentionConv
 from graphrec.layers.ops import EdgeLayout
 
@@ -71,7 +74,10 @@ class Row:
 def load_graph(name: str) -> Graph:
     """Read a known data set, or plant ``planted:NODES:EDGES``: random edges with long-tailed degrees."""
     if name.startswith("planted:"):
-        num_nodes, num_edges = (int(part) for part in name.split(":")[1:])
+        size = re.fullmatch(r"planted:(\d+):(\d+)", name)
+        if size is None:
+            raise ArgumentError(f"graph must be a known name, or planted:NODES:EDGES, got {name!r}")
+        num_nodes, num_edges = int(size[1]), int(size[2])
         generator = torch.Generator().manual_seed(0)
         ends = (torch.rand(2, num_edges // 2, generator=generator) ** 2 * num_nodes).long()
         types = torch.randint(3, (num_edges // 2,), generator=generator)
@@ -172,6 +178,7 @@ LAYERS: dict[str, tuple[Callable[[Graph, int, int], tuple[nn.Module, Any]], dict
     "LightGCNConv": (linear(LightGCNConv), {"LGConv": linear(lambda width: LGConv())}),
 }
 
+PEERS = [peer for _, peers in LAYERS.values() for peer in peers]
 
 # Measuring
 
@@ -303,7 +310,7 @@ def show(row: Row) -> None:
         peer = f"{row.peer_seconds:7.3f} s  {row.ratio:5.1f}x   memory 1/{memory:.1f}"
     print(
         f"{row.graph:18s} {row.width:4d} wide {row.heads} heads  {row.layer:42s} {row.seconds:7.3f} s  "
-        f"{row.bound_ratio:4.2f} of the bound  first +{row.first_seconds:.2f} s  {row.extra_bytes / 2**20:6.0f} MiB  "
+        f"{row.bound_ratio:4.2f} of the bound  first {row.first_seconds:+.2f} s  {row.extra_bytes / 2**20:6.0f} MiB  "
         f"{row.peer:16s} {peer}",
         flush=True,
     )
@@ -317,7 +324,7 @@ def main() -> None:
     )
     parser.add_argument("--width", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--heads", type=int, nargs="+", default=[1, 4])
-    parser.add_argument("--peer", nargs="+", help="only these peers")
+    parser.add_argument("--peer", nargs="+", choices=PEERS, metavar="PEER", help=f"only these of {', '.join(PEERS)}")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
@@ -344,4 +351,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

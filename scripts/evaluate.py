@@ -3,6 +3,7 @@
 python scripts/evaluate.py runs/ml-100k/inductivekgat-seed0-0123456789
 """
 
+import argparse
 import sys
 
 from graphrec.cli import guarded
@@ -28,7 +29,7 @@ def main(run_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python scripts/evaluate.py RUN")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", metavar="RUN", help="a run folder")
     settle_process()
-    sys.exit(guarded(main, sys.argv[1]))
+    sys.exit(guarded(main, parser.parse_args().run))

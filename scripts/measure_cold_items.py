@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from graphrec.cli import guarded
 from graphrec.evaluation.topk import top_k
 from graphrec.experiment.build import build_evaluator
 from graphrec.experiment.config import KgName, resolve_model
@@ -97,7 +99,8 @@ def settings(model: str, sources: Sequence[str]) -> Iterator[tuple[str, KgName, 
 
 def main() -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    epilog = "also --train.OPTION, and --model.OPTION of the first model, as in graphrec train"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=epilog)
     parser.add_argument("dataset", help="a known name, or a folder")
     parser.add_argument("--models", default="InductiveKGAT,ContentKNN", help="with commas (default: %(default)s)")
     parser.add_argument("--sources", default=KG, help="kg and item features, with commas (default: %(default)s)")
@@ -146,4 +149,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     settle_process()
-    main()
+    sys.exit(guarded(main))

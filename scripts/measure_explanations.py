@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from graphrec.cli import guarded
 from graphrec.evaluation.fidelity import agreement, fidelity
 from graphrec.evaluation.significance import user_interval
 from graphrec.experiment.folder import RunFolder
@@ -190,4 +192,4 @@ def show(row: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     settle_process()
-    main()
+    sys.exit(guarded(main))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphrec.cli import guarded
 from graphrec.evaluation import paired_bootstrap_rows, rank_all
 from graphrec.experiment.build import build_evaluator, build_model
 from graphrec.experiment.config import ModelConfig
@@ -64,7 +66,8 @@ def ranking_seconds(models: dict[str, Recommender], graph: RecGraph, rounds: int
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    epilog = "also --train.OPTION, and --model.OPTION, as in graphrec train"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=epilog)
     parser.add_argument("dataset", help="a known name, or a folder")
     parser.add_argument("--heads", default="mlp", help="with commas: mlp, gru (default: %(default)s)")
     parser.add_argument("--side", default="", help="side features, with commas (default: none)")
@@ -132,4 +135,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     settle_process()
-    main()
+    sys.exit(guarded(main))

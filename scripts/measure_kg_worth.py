@@ -185,7 +185,8 @@ def _cells(name: str, by_group: Sequence[dict[str, dict[str, Any]]]) -> list[str
 
 def main(argv: Sequence[str]) -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    epilog = "also --train.OPTION, and --model.OPTION, as in graphrec train"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=epilog)
     parser.add_argument("dataset", help="a known name, or a folder")
     parser.add_argument("--model", default="InductiveKGAT", help="one that reads the KG (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="of the model and of the shuffle (default: 3)")

@@ -16,12 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from graphrec.cli import guarded
 from graphrec.evaluation.topk import top_k
 from graphrec.experiment.build import build_evaluator
 from graphrec.experiment.config import resolve_model
@@ -98,7 +100,8 @@ def ndcg(
 
 def main() -> None:
     """Read the command line, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    epilog = "also --train.OPTION, and --model.OPTION of the last model, as in graphrec train"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=epilog)
     parser.add_argument("dataset", help="a known name, or a folder")
     parser.add_argument("--models", default="Popularity,EASE,InductiveKGAT", help="with commas (default: %(default)s)")
     parser.add_argument("--lengths", default="0,1,2,5", help="of the histories (default: %(default)s)")
@@ -152,4 +155,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     settle_process()
-    main()
+    sys.exit(guarded(main))

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from graphrec.cli import guarded
 from graphrec.evaluation import combined_interval, evaluate_sampled
 from graphrec.experiment.data import load_graph, prepare, resolve
 from graphrec.experiment.reading import read_options
@@ -27,7 +28,8 @@ METRIC = "ndcg@10"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one row a setting: NDCG@10 of cold and warm users, and the figures among sampled items."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    epilog = "also --train.OPTION, and --model.OPTION, as in graphrec train"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=epilog)
     parser.add_argument("source", help="known data set or folder")
     parser.add_argument("target", help="known data set or folder")
     parser.add_argument("--on", default="user", help="what the two share (default: user)")
@@ -75,4 +77,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(main))

@@ -6,6 +6,7 @@ $ python scripts/train.py alibaba-ifashion --model InductiveKGAT --model.dim 64 
 Read it as the table of contents of the library, or copy it and change what you like.
 """
 
+import argparse
 import sys
 
 from graphrec.cli import guarded
@@ -52,12 +53,18 @@ def main(dataset: str, options: list[str]) -> None:
         print(f"{part}: {evaluation}")
     per_user = {part: (evaluation.users, evaluation.per_user) for part, evaluation in measured.items()}
     folder.finish(model, summary(result, measured), per_user)
-    print(f"valid, when the model was selected: {result.valid or 'nothing was selected'}")
+    valid = "  ".join(f"{name} {value:.4f}" for name, value in result.valid.items())
+    print(f"valid, when the model was selected: {valid or 'nothing was selected'}")
     print(f"run folder: {folder.path}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        sys.exit("usage: python scripts/train.py NAME_OR_PATH [--model NAME] [--model.OPTION VALUE] [--seed N] ...")
+    parser = argparse.ArgumentParser(
+        usage="python scripts/train.py NAME_OR_PATH [--model NAME] [--model.OPTION VALUE] [--seed N] ...",
+        description=__doc__,
+        epilog="The options are those of graphrec train.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("dataset", metavar="NAME_OR_PATH", help="a known data set, or a folder")
     settle_process()
-    sys.exit(guarded(main, sys.argv[1], sys.argv[2:]))
+    sys.exit(guarded(main, parser.parse_args(sys.argv[1:2]).dataset, sys.argv[2:]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,27 @@ def test_train_script_reads_files_of_features_and_its_run_can_be_opened(
     script, command = (RunFolder.open(tmp_path / name) for name in ("script", "command"))
     assert script.info.graph_fingerprint == command.info.graph_fingerprint
     assert main(["recommend", str(tmp_path / "script"), "--user", "user-00"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "code", "told"),
+    [
+        ("train", ["--help"], 0, "The options are those of graphrec train."),
+        ("evaluate", ["--help"], 0, "a run folder"),
+        ("benchmark_layers", ["--peer", "GatConv"], 2, "invalid choice: 'GatConv'"),
+        ("measure_cold_items", ["no-such-set"], 1, "graphrec: unknown data set 'no-such-set'"),
+        ("measure_cold_items", ["--help"], 0, "also --train.OPTION, and --model.OPTION of the first model"),
+        ("measure_explanations", ["no-such-run"], 1, "graphrec: no-such-run: there is no such run folder"),
+        ("measure_head", ["ml-100k", "--nonsense", "1"], 2, "graphrec: --nonsense is not a known setting"),
+        ("measure_short_histories", ["no-such-set"], 1, "graphrec: unknown data set 'no-such-set'"),
+        ("measure_transfer", ["no-such-set", "ml-100k"], 1, "graphrec: unknown data set 'no-such-set'"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(script: str, arguments: list[str], code: int, told: str) -> None:
+    command = [sys.executable, str(SCRIPTS / f"{script}.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    assert told in " ".join((done.stdout + done.stderr).split())
 
 
 class Knowing:
