@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphrec.cli.common import Parser, print_json, say
 
@@ -109,8 +109,7 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
         print_json({"user_id": arguments.user, "history": past, "items": items})
         return
     titles = [recommender.graph.item_labels[item] for item in histories.items.tolist()]
-    shown = "; ".join(titles[-3:] if arguments.history is None else titles)
-    say(f"past: {len(titles)} items" + (f", last: {shown}" if arguments.history is None else f": {shown}"))
+    say(past_in_words(titles, "all" if arguments.history is not None else "last"))
     if explanations:
         say(f"reasons by {explanations[0].method}: {explanations[0].how}")
     width = max((len(item.title) for item in found), default=0)
@@ -122,6 +121,25 @@ def _show(recommender: RunRecommender, arguments: argparse.Namespace, how_many: 
             why = explanations[number]
             for reason in dict.fromkeys([*why.sentences[:1], *map(str, why.paths[:1])]):
                 print(f"       {reason}")
+
+
+def past_in_words(titles: Sequence[str], which: Literal["all", "last"]) -> str:
+    """Return what a list rests on, with all titles or the last three.
+
+    Example:
+        >>> past_in_words(["Alien", "Heat", "Fargo", "Babe"], "last")
+        'past: 4 items, last: Heat; Fargo; Babe'
+        >>> past_in_words(["Alien"], "all")
+        'past: 1 item: Alien'
+        >>> past_in_words([], "last")
+        'past: no items'
+    """
+    if not titles:
+        return "past: no items"
+    count = "1 item" if len(titles) == 1 else f"{len(titles)} items"
+    if which == "all" or len(titles) == 1:
+        return f"past: {count}: {'; '.join(titles)}"
+    return f"past: {count}, last: {'; '.join(titles[-3:])}"
 
 
 def _say_what_is_missing(recommender: RunRecommender, histories: Histories, filters: Filters, found: bool) -> None:

@@ -421,6 +421,7 @@ def test_recommend_to_a_user_and_to_a_stranger(graphrec: Any, trained: str) -> N
     assert not {item["item_id"] for item in found["items"]} & set(found["history"])
     stranger = graphrec("recommend", trained, "--history", "Item 3", "--history", "item-04", "--json").json
     assert stranger["history"] == ["item-03", "item-04"]
+    assert graphrec("recommend", trained, "--history", "Item 3").err == "past: 1 item: Item 3\n"
     assert len(stranger["items"]) == 10
 
 
