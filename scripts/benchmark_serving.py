@@ -4,9 +4,9 @@
     python scripts/benchmark_serving.py --synthetic 100000
 
 The service runs in a process of its own, the load in this one and in wrk (Debian's package; without it, that row is
-left out), all on loopback and on the cores that this process may use (``taskset -c 0,1 python ...`` for two).
+left out), all on loopback and on the cores that this process may use (taskset -c 0,1 python ... for two).
 
-- Lists a second: wrk, 32 connections that each ask again at once, random known users, 10 items. With ``--prepare``
+- Lists a second: wrk, 32 connections that each ask again at once, random known users, 10 items. With --prepare
   their lists (or vectors) were made before the service was ready; without it users are new when they first ask.
 - Latency at a rate: requests are sent on a schedule, whether or not earlier ones have been answered, and each is
   measured from the moment it was due, so a service that falls behind cannot hide it.

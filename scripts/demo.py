@@ -1,4 +1,4 @@
-"""The main job on real data: a table of models, ten films for a user and for a stranger, and why. ``make demo``."""
+"""The main job on real data, as make demo runs it: a table, ten films for a user and for a stranger, and why."""
 
 from __future__ import annotations
 

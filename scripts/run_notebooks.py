@@ -1,4 +1,4 @@
-"""Run notebooks in full, each from a clean kernel, and render them to HTML. ``make notebooks`` runs all.
+"""Run notebooks in full, each from a clean kernel, and render them to HTML. make notebooks runs all.
 
 python scripts/run_notebooks.py                   # all, to build/notebooks
 python scripts/run_notebooks.py notebooks/01*     # these
