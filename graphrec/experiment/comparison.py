@@ -171,8 +171,13 @@ def _entries(model: str, config: RunConfig, seeds: Sequence[int], kg: Sequence[K
     return [
         Entry(model, part, tuple(replace(config, seed=seed, data=replace(config.data, kg=part)) for seed in own_seeds))
         for part in dict.fromkeys(kg)
-        if part != "none" or not MODELS[model].needs_kg
+        if part != "none" or _does_without_kg(config)
     ]
+
+
+def _does_without_kg(config: RunConfig) -> bool:
+    model = MODELS[config.model.name]
+    return not (model.needs_kg or (model.needs_content and not config.model.options.get("modalities")))
 
 
 def _run_all(entries: Sequence[Entry], graph: RecGraph, out: Path, quiet: bool) -> list[list[RunFolder]]:

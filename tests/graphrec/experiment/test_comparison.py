@@ -178,3 +178,13 @@ def test_models_that_need_a_graph_have_no_row_without_and_what_draws_has_all_see
     assert labels(table) == [("Popularity", 1), ("EASE", 2), ("InductiveKGAT, with KG", 2)]
     with pytest.raises(ConfigError, match="InductiveKGAT cannot do without a knowledge graph"):
         compare(str(dataset), ["inductive-kgat"], kg=["none"], options=SHORT, out=tmp_path, quiet=True)
+
+
+def test_models_of_content_have_no_row_without_a_graph_that_is_their_only_content(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MODELS["InductiveKGAT"], "needs_content", True)
+    table = compare(
+        str(dataset), ["inductive-kgat"], seeds=[0], kg=["full", "none"], options=SHORT, out=tmp_path, quiet=True
+    )
+    assert labels(table) == [("Popularity", 1), ("EASE", 1), ("InductiveKGAT, with KG", 1)]
