@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +66,11 @@ def test_every_command_works(
         assert ended == code, err
         return json.loads(out) if ended == 0 else err
 
-    said("train", dataset, "--model", model, "--model.dim=8", *options, "--train.epochs=1", "--out", run)
+    settings = ("--model", model, "--model.dim=8", *options, "--train.epochs=1")
+    said("train", dataset, *settings, "--out", run)
     assert said("evaluate", run)
-    shutil.copytree(run, f"{run}-copy")
-    assert said("compare", run, f"{run}-copy")
+    said("train", dataset, *settings, "--seed=1", "--out", f"{run}-of-seed-1")
+    assert said("compare", run, f"{run}-of-seed-1")
     for who in (("--user", "user-03"), ("--history", "item 3", "--history", "item 4")):
         assert said("recommend", run, *who, "-k", "3")
         for method in ("leave-one-out", "contributions", "attention"):
