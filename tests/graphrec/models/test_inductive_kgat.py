@@ -435,3 +435,17 @@ def test_a_step_that_makes_few_rows_equals_one_that_makes_all(options, monkeypat
     assert few.keys() == every.keys()
     for name, gradient in every.items():
         torch.testing.assert_close(few[name], gradient, msg=name)
+
+
+@pytest.mark.parametrize("untied", [True, False])
+def test_in_training_alone_a_share_of_the_items_lacks_a_vector_of_its_own(untied):
+    no_triples = torch.empty(0, 3, dtype=torch.int64)
+    model = InductiveKGAT(2_000, 1, no_triples, dim=4, drop_id=0.25, untied=untied)
+    own = [model.item, model.item if model.candidate is None else model.candidate]
+    torch.manual_seed(0)
+    for vectors, table in zip(model.train().item_vectors(), own, strict=True):
+        dropped = ~vectors.any(dim=1)
+        assert 0.2 < dropped.float().mean() < 0.3
+        torch.testing.assert_close(vectors[~dropped], table[~dropped])
+    for vectors, table in zip(model.eval().item_vectors(), own, strict=True):
+        torch.testing.assert_close(vectors, table)
