@@ -108,15 +108,14 @@ def _serve(arguments: argparse.Namespace) -> None:
     threadpool_limits(threads, "blas")  # numpy's, which multiplies where a catalogue is large
     runs = _names([Path(run) for run in arguments.runs])
     first = next(iter(runs.values()))
+    # Beside the run, not in it: events outlive runs, and belong to the data set.
+    name = RunFolder.open(first).config.data.name.rstrip("/").rpartition("/")[2]
+    sockets = bind(arguments.host, arguments.port)  # before a store is made and the time is spent that loading takes
     store = None
-    if not arguments.read_only:
-        # Beside the run, not in it: events outlive runs, and belong to the data set.
-        name = RunFolder.open(first).config.data.name.rstrip("/").rpartition("/")[2]
-        store = Store(arguments.store or first.parent / f"live-{name}.sqlite")
-        say(f"events and new items are kept in {store.where}")
-    sockets = []
     try:
-        sockets = bind(arguments.host, arguments.port)  # before the time is spent that loading takes
+        if not arguments.read_only:
+            store = Store(arguments.store or first.parent / f"live-{name}.sqlite")
+            say(f"events and new items are kept in {store.where}")
         say(f"loading {', '.join(map(str, runs.values()))}")
         prepare = None
         if arguments.prepare or arguments.prepare_explanations:

@@ -98,8 +98,8 @@ class InductiveKGAT(UserSide):
         fusion_gate: Start value of the gates of what the fusion adds, one for each channel.
         like_neighbors: Items most like it in content that an item attends to as to those that the same users took
             (:class:`~graphrec.encoders.LikenessEncoder`); 0 leaves them out.
-        drop_id: Probability that in a step of training an item has no vector of its own, so that KG and content learn
-            to speak for items that nobody took.
+        drop_id: Probability that in a step of training an item has neither a vector of its own nor
+            :math:`\mathcal{C}_i`, so that KG and content learn to speak for it, as for items that nobody took.
         content_popularity: Whether content and KG say how popular an item is that nobody took, beside others that
             nobody took: their vectors alone say for whom it is. One that joins a live service counts as their mean.
         temperature: :math:`\tau`.

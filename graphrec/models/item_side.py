@@ -33,7 +33,7 @@ class ItemSide(GradientRecommender):
         dim: Width of all vectors.
         untied: Whether candidates have vectors of their own.
         attend_candidates: Whether the KG also reaches the candidates.
-        drop_id: Probability that in a step of training an item has no vector of its own.
+        drop_id: Probability that in a step of training an item has neither a vector of its own nor items taken with it.
         negative_power: Negatives are drawn with probabilities proportional to this power of how often items were taken.
 
     Raises:

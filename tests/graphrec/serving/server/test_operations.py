@@ -307,6 +307,7 @@ def test_a_port_in_use_is_told_before_anything_is_loaded(
         said = capsys.readouterr().err
         assert said.splitlines()[-1] == f"graphrec: cannot listen on 127.0.0.1, port {port}: Address already in use"
         assert "loading" not in said
+        assert not (tmp_path / "s").exists()
         service = Service({"films": runs[1]}, None)
         with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1, port {port}"):
             serve(service, port=port)
