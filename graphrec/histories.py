@@ -251,7 +251,8 @@ class Histories:
         longer = int((self.lengths > length).sum())
         if longer:
             text = f"{reader} reads the {length} most recent items of a history; {longer} of {len(self)} are longer"
-            warnings.warn(f"{text} (max_length={length})", LongHistoryWarning, stacklevel=3)
+            # Of the reader's own line, so that members of a blend, prepared one by one, say it once.
+            warnings.warn(f"{text} (max_length={length})", LongHistoryWarning, stacklevel=2)
 
     def next_items(self, length: int) -> tuple[Histories, Tensor]:
         """Return what a model reads to predict each next item, and which items it should predict.

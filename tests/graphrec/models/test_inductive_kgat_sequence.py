@@ -1,5 +1,6 @@
 """InductiveKGAT with self-attention over the history in order."""
 
+import warnings
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -194,6 +195,14 @@ def test_histories_that_are_cut_are_told_once():
     with pytest.warns(LongHistoryWarning, match=r"InductiveKGAT reads the 5 most recent items .* of 120 are longer"):
         model.prepare(histories_of(planted_graph()))
     model.prepare(histories_of(planted_graph()))  # a second warning would be an error
+
+
+def test_members_of_a_blend_tell_of_cut_histories_once():
+    model = Blend.from_graph(planted_graph(), l2=0.0, members=2, dim=8, sequence=1, max_length=5)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        model.prepare(histories_of(planted_graph()))
+    assert len(told) == 1
 
 
 def test_a_blend_reads_order_with_its_first_model_alone():
