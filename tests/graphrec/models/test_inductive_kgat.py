@@ -449,3 +449,12 @@ def test_in_training_alone_a_share_of_the_items_lacks_a_vector_of_its_own(untied
         torch.testing.assert_close(vectors[~dropped], table[~dropped])
     for vectors, table in zip(model.eval().item_vectors(), own, strict=True):
         torch.testing.assert_close(vectors, table)
+
+
+def test_an_item_without_a_vector_of_its_own_has_no_neighbours_either():
+    graph = planted_graph()
+    no_triples = torch.empty(0, 3, dtype=torch.int64)
+    model = InductiveKGAT(graph.num_items, 1, no_triples, dim=4, co_neighbors=5, drop_id=1.0, untied=False)
+    model.prepare(histories_of(graph))
+    assert not model.train().item_vectors()[0].any()
+    assert model.eval().item_vectors()[0].any(dim=1).sum() > graph.num_items / 2
