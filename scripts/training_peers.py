@@ -23,6 +23,8 @@ from graphrec.histories import Histories
 from graphrec.models.base import Recommender
 from kg_loaders import RecGraph
 
+PAIRS_AT_ONCE = 2**17
+
 
 class Enough(Exception):  # noqa: N818  (not an error)
     """Raised to leave an epoch of somebody else's early."""
@@ -119,13 +121,20 @@ class RecBolePeer(Peer):
         """Return the model's own scores; an item that it never met comes last."""
         users = self.users[self.check_known(histories, len(self.users))]
         self.model.eval()
+        # KGCN makes a vector for each pair of a user and an item.
+        parts = users.split(max(1, PAIRS_AT_ONCE // self.num_items))
+        scores = torch.cat([self._score_all(part) for part in parts])
+        return scores[:, self.items].masked_fill(self.items == 0, -torch.inf)
+
+    def _score_all(self, users: Tensor) -> Tensor:
+        """Return scores of all that RecBole numbers as items, for its numbers of users."""
         try:
-            scores = self.model.full_sort_predict(self.interaction({"user_id": users})).view(len(users), -1)
+            scores: Tensor = self.model.full_sort_predict(self.interaction({"user_id": users}))
         except NotImplementedError:  # then RecBole itself asks for every pair
             every = torch.arange(int(self.items.max()) + 1)
             pairs = {"user_id": users.repeat_interleave(len(every)), "item_id": every.repeat(len(users))}
-            scores = self.model.predict(self.interaction(pairs)).view(len(users), -1)
-        return scores[:, self.items].masked_fill(self.items == 0, -torch.inf)
+            scores = self.model.predict(self.interaction(pairs))
+        return scores.view(len(users), -1)
 
 
 def write_atomic(graph: RecGraph, folder: Path) -> None:

@@ -203,6 +203,28 @@ def test_trainings_beside_each_other(
     assert all("s an epoch" in line and "best ndcg@20" in line for line in lines)
 
 
+def test_few_users_now_and_then(
+    script: ModuleType, peers: Path, graph: RecGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    evaluate = script.Evaluator.evaluate
+
+    def noted(self: object, model: object, graph: RecGraph, split: str) -> object:
+        asked.append(len(set(graph.part("valid").user.tolist())))
+        return evaluate(self, model, graph, split=split)
+
+    monkeypatch.setattr(script.Evaluator, "evaluate", noted)
+    out = tmp_path / "rows.json"
+    limits = ["--patience", "1", "--seconds", "0.001", "--threads", "1", "--users", "5", "--every", "2"]
+    script.main(["ml-100k", "--models", "KGCN", "--recbole", str(peers / "recbole"), *limits, "--json", str(out)])
+    assert set(asked) == {5}
+    ours, peer = json.loads(out.read_text(encoding="utf-8"))
+    (spent, _), *more = peer["points"]
+    assert not more
+    assert peer["seconds_per_epoch"] == spent / 2
+    assert len(ours["points"]) > 1
+
+
 def test_steps_are_scaled_to_an_epoch(
     script: ModuleType, peers: Path, graph: RecGraph, capsys: pytest.CaptureFixture[str]
 ) -> None:
