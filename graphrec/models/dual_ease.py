@@ -10,15 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.histories import Histories
+from graphrec.models.block_triangle import BlockTriangle
 from graphrec.models.ease import EASE
-from graphrec.models.inversion import (
-    BLOCK_ROWS,
-    best_penalty,
-    column_scales,
-    item_penalties,
-    negative_inverse_,
-    square_matrix,
-)
+from graphrec.models.inversion import best_penalty, column_scales, item_penalties, large_tensor, sweep_
 from graphrec.models.shallow_autoencoder import ShallowAutoencoder
 from graphrec.sparse import history_matrix
 from kg_loaders import RecGraph
@@ -33,7 +27,8 @@ class DualEASE(ShallowAutoencoder):
         P = (X^\top X + \Lambda)^{-1} = \frac{1}{\lambda} (D - D X^\top M X D), \qquad
         M = (X D X^\top + \lambda I)^{-1}, \qquad D = \lambda \Lambda^{-1},
 
-    so with fewer users than items one inverts the smaller matrix, and never holds ``num_items`` squared numbers. The
+    so with fewer users than items one inverts the smaller matrix, and never holds ``num_items`` squared numbers, but
+    half of ``num_users`` squared: 1.1 GB for 23,600 users (:class:`~graphrec.models.block_triangle.BlockTriangle`). The
     model keeps the training histories :math:`X`; :math:`\Lambda` is :math:`\lambda I` without ``input_dropout`` and
     weights of items, and with weights of users :math:`W^{1/2} X` stands for :math:`X`.
 
@@ -63,14 +58,16 @@ class DualEASE(ShallowAutoencoder):
 
     kernel: Tensor
     diagonal: Tensor
-    pairs: Tensor
+    items: Tensor
+    offsets: Tensor
     chosen: Tensor
 
     def register_results(self) -> None:
         """Make room for the matrix of users, and for what it is read with."""
-        self.register_result("kernel", None, None)  # M, [num_users, num_users]
+        self.register_result("kernel", None)  # M, as BlockTriangle holds it
         self.register_result("diagonal", self.num_items)  # of P
-        self.register_result("pairs", 2, None, dtype=torch.int64)  # of (user, item): X
+        self.register_result("items", None, dtype=torch.int64)  # of all users, one after another: X
+        self.register_result("offsets", None, dtype=torch.int64)  # where each begins, and the end
         self.register_result("chosen", 1)
 
     @property
@@ -88,27 +85,29 @@ class DualEASE(ShallowAutoencoder):
         device = self.kernel.device
         self.unfit()  # an earlier fit goes before the new matrix comes
         matrix = history_matrix(histories, self.num_items)  # [num_users, num_items]
-        self.pairs = torch.from_numpy(np.stack(matrix.nonzero()).astype(np.int64)).to(device)  # by user
+        self.items, self.offsets = (
+            torch.from_numpy(part.astype(np.int64)).to(device) for part in (matrix.indices, matrix.indptr)
+        )
         penalties = self._penalties(l2).cpu().numpy()
         if self.user_weights is not None:
             matrix = matrix.multiply(self.user_weights.sqrt().unsqueeze(1).cpu().numpy()).tocsr()
-        columns = matrix.T.tocsr()
         shares = l2 / penalties  # D
         weighted = matrix.multiply(shares).tocsr() if self._penalties_differ else matrix
-        kernel = square_matrix(len(histories), device)
-        for start in range(0, len(histories), BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            kernel[rows] = torch.from_numpy((weighted[rows] @ columns).toarray())
-        kernel.diagonal().add_(l2)
-        negative_inverse_(kernel, l2).neg_()
-        dense = kernel.cpu().numpy()
-        diagonal = np.empty(self.num_items, dtype=np.float32)
-        for start in range(0, self.num_items, BLOCK_ROWS):
-            block = columns[start : start + BLOCK_ROWS]
-            read = block.multiply(block @ dense)  # [block, num_users]
-            rows = slice(start, start + BLOCK_ROWS)
-            diagonal[rows] = (1 - shares[rows] * np.asarray(read.sum(axis=1)).ravel()) / penalties[rows]
-        self.kernel, self.diagonal = kernel, torch.from_numpy(diagonal).to(device)
+        size = len(histories)
+        kernel = BlockTriangle(large_tensor(BlockTriangle.numel(size), device), size)
+        for rows, block in kernel.blocks:
+            block.copy_(torch.from_numpy((weighted[rows] @ matrix[: rows.stop].T).toarray()))
+            block[:, rows].diagonal().add_(l2)
+        sweep_([block for _, block in kernel.blocks], l2)
+        kernel.values.neg_()
+        told = np.zeros(self.num_items)  # what M says of each item: the diagonal of X^T M X
+        for rows, block in kernel.blocks:
+            half = block.cpu().numpy().copy()
+            half[:, rows] /= 2  # the blocks on the diagonal are whole, and all others stand for two
+            read = matrix[: rows.stop].T @ half.T  # [num_items, num_rows]
+            told += 2 * np.asarray(matrix[rows].T.multiply(read).sum(axis=1)).ravel()
+        diagonal = ((1 - shares * told) / penalties).astype(np.float32)
+        self.kernel, self.diagonal = kernel.values, torch.from_numpy(diagonal).to(device)
         self.chosen = torch.tensor([l2], device=device)
         self.forget()
 
@@ -117,9 +116,8 @@ class DualEASE(ShallowAutoencoder):
         return bool(self.input_dropout) or self.item_weights is not None
 
     def _penalties(self, l2: float) -> Tensor:
-        users, items = self.pairs
-        weights = None if self.user_weights is None else self.user_weights[users]
-        counts = torch.bincount(items, weights, minlength=self.num_items)
+        weights = None if self.user_weights is None else self.user_weights[self._users()]
+        counts = torch.bincount(self.items, weights, minlength=self.num_items)
         return item_penalties(counts, l2, self.input_dropout, self.item_weights)
 
     def _scales(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,16 +132,20 @@ class DualEASE(ShallowAutoencoder):
         scales = column_scales(self.diagonal, penalties, self.relax)
         return self.chosen_l2 / penalties, self.diagonal * scales, scales / penalties
 
-    def _bags(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the users' items one after another and where each user begins, and the items' users likewise."""
-        users, items = self.pairs
-        by_item = items.argsort(stable=True)
-        return items, _begins(users, len(self.kernel)), users[by_item], _begins(items[by_item], self.num_items)
+    def _users(self) -> Tensor:
+        """Return whose each of ``items`` is."""
+        lengths = self.offsets.diff()
+        return torch.arange(len(lengths), device=lengths.device).repeat_interleave(lengths)
+
+    def _of_item(self) -> tuple[Tensor, Tensor]:
+        """Return the items' users one after another, and where each item begins."""
+        by_item = self.items.argsort(stable=True)
+        return self._users()[by_item], F.pad(torch.bincount(self.items, minlength=self.num_items).cumsum(0), (1, 0))
 
     def score(self, histories: Histories) -> Tensor:
         """Return what EASE would; see :meth:`Recommender.score`."""
         self.check_ready(histories)
-        _, _, users, of_item = self.cached("bags", self._bags)
+        users, of_item = self.cached("of_item", self._of_item)
         _, own, others = self.cached("scales", self._scales)
         wide = self.kernel.new_zeros(len(histories), self.num_items)
         wide[histories.rows, histories.items] = 1.0
@@ -157,7 +159,8 @@ class DualEASE(ShallowAutoencoder):
 
         With weights of users the X of the product, not the histories, are those by their roots.
         """
-        items, of_user, _, _ = self.cached("bags", self._bags)
+        kernel = BlockTriangle(self.kernel, len(self.offsets) - 1)
+        items, of_user = self.items, self.offsets
         shares, _, _ = self.cached("scales", self._scales)
         # Sums of rows: torch's products with a sparse matrix take ten times as long.
         columns = wide.t().contiguous()
@@ -168,7 +171,7 @@ class DualEASE(ShallowAutoencoder):
         # As X D X^T M = I - λ M, a training history costs no product with M.
         row, user = known.nonzero().squeeze(1), user[known.bool()]
         seen = common.new_empty(common.t().shape)
-        seen[row] = -self.chosen_l2 * self.kernel[user]
+        seen[row] = -self.chosen_l2 * kernel.rows(user)
         seen[row, user] += 1.0
         if self.user_weights is not None:  # a row of X is one of W^(1/2) X by its root
             seen[row] /= self.user_weights[user].sqrt().unsqueeze(1)
@@ -179,16 +182,12 @@ class DualEASE(ShallowAutoencoder):
                 told = _sums(columns[:, other] * shares.unsqueeze(1), items, of_user)
             if self.user_weights is not None:
                 told = told * self.user_weights.sqrt().unsqueeze(1)
-            seen[other] = told.t() @ self.kernel
+            seen[other] = kernel.product(told.t())
         return seen
 
 
 def _sums(rows: Tensor, index: Tensor, begins: Tensor) -> Tensor:
     return F.embedding_bag(index, rows, begins, mode="sum", include_last_offset=True)
-
-
-def _begins(ascending: Tensor, size: int) -> Tensor:
-    return F.pad(torch.bincount(ascending, minlength=size).cumsum(0), (1, 0))
 
 
 def smaller_ease(graph: RecGraph) -> type[EASE | DualEASE]:

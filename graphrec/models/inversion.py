@@ -1,4 +1,4 @@
-"""Large square matrices of closed forms, inverted in place."""
+"""Large symmetric matrices of closed forms, inverted in place."""
 
 from __future__ import annotations
 
@@ -12,38 +12,63 @@ from graphrec.errors import ArgumentError
 from graphrec.process import return_freed_memory
 
 BLOCK_ROWS = 1024  # rows that are counted, swept or mirrored at once
-LARGE = 8192  # rows of a quarter of a GB
+LARGE = 2**26  # numbers of a quarter of a GB
 
 
-def square_matrix(size: int, device: torch.device) -> Tensor:
-    """Return a float32 matrix ``[size, size]`` whose memory goes back to the system with it.
+def large_tensor(numel: int, device: torch.device) -> Tensor:
+    """Return a float32 tensor ``[numel]`` whose memory goes back to the system with it.
 
     A heap that keeps what is freed (:func:`~graphrec.process.settle_process`) may fit no second matrix into the hole of
     the first: other blocks have moved in. A refit would then take the memory of two. Nor does what training freed stay
     beside a large one.
     """
-    if device.type != "cpu" or not size:
-        return torch.empty(size, size, device=device)
-    if size >= LARGE:
+    if device.type != "cpu" or not numel:
+        return torch.empty(numel, device=device)
+    if numel >= LARGE:
         return_freed_memory()
     # A copy of its own for each process, as any other memory: a fork must not share what it fits.
-    pages = mmap.mmap(-1, size * size * torch.float32.itemsize, access=mmap.ACCESS_COPY)
-    return torch.frombuffer(pages, dtype=torch.float32).view(size, size)
+    pages = mmap.mmap(-1, numel * torch.float32.itemsize, access=mmap.ACCESS_COPY)
+    return torch.frombuffer(pages, dtype=torch.float32)
+
+
+def square_matrix(size: int, device: torch.device) -> Tensor:
+    """Return a :func:`large_tensor` of ``[size, size]``."""
+    return large_tensor(size * size, device).view(size, size)
 
 
 def negative_inverse_(matrix: Tensor, l2: float) -> Tensor:
     """Replace a positive definite matrix, given by its lower triangle, by its negative inverse.
-
-    The sweep operator in blocks: nearly all of it is matrix products in place, on any device, and as many operations
-    as Cholesky's factorisation and inverse take. (LAPACK's own in scipy crashed with 30,000 rows on two threads, and
-    with 23,600 rows on one took more than four times as long.)
 
     Args:
         matrix: float32 ``[size, size]``.
         l2: The penalty on its diagonal, for the error.
 
     Returns:
-        The same matrix.
+        The same matrix, both of its triangles.
+
+    Raises:
+        ArgumentError: ``l2`` is too small for float32.
+    """
+    size = len(matrix)
+    starts = range(0, size, BLOCK_ROWS)
+    sweep_([matrix[start : start + BLOCK_ROWS, : start + BLOCK_ROWS] for start in starts], l2)
+    for start in starts:
+        rows = slice(start, start + BLOCK_ROWS)
+        matrix[:start, rows] = matrix[rows, :start].T
+    return matrix
+
+
+def sweep_(blocks: Sequence[Tensor], l2: float) -> None:
+    """Replace the lower triangle of a positive definite matrix by that of its negative inverse.
+
+    The sweep operator in blocks: nearly all of it is matrix products in place, on any device, and as many operations
+    as Cholesky's factorisation and inverse take. (LAPACK's own in scipy crashed with 30,000 rows on two threads, and
+    with 23,600 rows on one took more than four times as long.)
+
+    Args:
+        blocks: Its rows from the first to the last, some at once, float32; each block ends with the columns of its own
+            rows, ``[num_rows, end]``, and what it holds right of the diagonal is the mirror of what is left of it.
+        l2: The penalty on its diagonal, for the error.
 
     Raises:
         ArgumentError: ``l2`` is too small for float32.
@@ -51,29 +76,30 @@ def negative_inverse_(matrix: Tensor, l2: float) -> Tensor:
     Source:
         Goodnight, "A Tutorial on the SWEEP Operator" (The American Statistician 1979).
     """
-    size = len(matrix)
-    least = float(matrix.diagonal().max()) * torch.finfo(matrix.dtype).eps
-    panels = matrix.new_empty(2, size * min(BLOCK_ROWS, size))  # once for all: each is a hundredth of a large matrix
-    for start in range(0, size, BLOCK_ROWS):
-        end = min(start + BLOCK_ROWS, size)
-        panel, swept = panels[:, : size * (end - start)].view(2, size, end - start)
-        panel[:start] = matrix[start:end, :start].T
-        panel[start:] = matrix[start:, start:end]
-        factor, failed = torch.linalg.cholesky_ex(panel[start:end].double())
-        if int(failed) or l2 < least:
+    size = blocks[-1].shape[1]
+    rows_of = [slice(block.shape[1] - len(block), block.shape[1]) for block in blocks]
+    dtype = blocks[0].dtype
+    largest = max(float(block[:, rows].diagonal().max()) for block, rows in zip(blocks, rows_of, strict=True))
+    # Once for all: each is a hundredth of a large matrix.
+    panels = blocks[0].new_empty(2, size * max(len(block) for block in blocks))
+    for number, (own, columns) in enumerate(zip(blocks, rows_of, strict=True)):
+        before, below = slice(columns.start), list(zip(blocks, rows_of, strict=True))[number + 1 :]
+        panel, swept = panels[:, : size * len(own)].view(2, size, len(own))
+        panel[before] = own[:, before].T
+        panel[columns] = own[:, columns]
+        for block, rows in below:
+            panel[rows] = block[:, columns]
+        factor, failed = torch.linalg.cholesky_ex(panel[columns].double())
+        if int(failed) or l2 < largest * torch.finfo(dtype).eps:
             raise ArgumentError(f"l2 must be larger for these data, got {l2}: float32 does not tell it from 0")
-        pivot = torch.cholesky_inverse(factor).to(matrix.dtype)
+        pivot = torch.cholesky_inverse(factor).to(dtype)
         torch.mm(panel, pivot, out=swept)
-        for row in range(0, size, BLOCK_ROWS):
-            stop = min(row + BLOCK_ROWS, size)
-            matrix[row:stop, :stop].addmm_(swept[row:stop], panel[:stop].T, alpha=-1)
-        matrix[start:end, :start] = swept[:start].T
-        matrix[end:, start:end] = swept[end:]
-        matrix[start:end, start:end] = -pivot
-    for start in range(0, size, BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        matrix[:start, rows] = matrix[rows, :start].T
-    return matrix
+        for block, rows in zip(blocks, rows_of, strict=True):
+            block.addmm_(swept[rows], panel[: rows.stop].T, alpha=-1)
+        own[:, before] = swept[before].T
+        own[:, columns] = -pivot
+        for block, rows in below:
+            block[:, columns] = swept[rows]
 
 
 def item_penalties(counts: Tensor, l2: float, input_dropout: float, weights: Tensor | None = None) -> Tensor:

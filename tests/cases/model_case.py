@@ -372,18 +372,18 @@ def recall(scores: Tensor, graph: RecGraph, k: int = K) -> float:
     return float(np.mean([item in items[user] for user, item in zip(wanted.user, wanted.item, strict=True)]))
 
 
-def watch_square_matrices(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[int]:
-    """Return a list that grows with each large matrix a model's module makes: how many earlier ones still live."""
-    make, living = module.square_matrix, []
+def watch_large_tensors(monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str = "large_tensor") -> list[int]:
+    """Return a list that grows with each large tensor a model's module makes: how many earlier ones still live."""
+    make, living = getattr(module, name), []
     made: list[weakref.ref[Tensor]] = []
 
     def watched(size: int, device: torch.device) -> Tensor:
-        living.append(sum(matrix() is not None for matrix in made))
-        matrix: Tensor = make(size, device)
-        made.append(weakref.ref(matrix))
-        return matrix
+        living.append(sum(tensor() is not None for tensor in made))
+        tensor: Tensor = make(size, device)
+        made.append(weakref.ref(tensor))
+        return tensor
 
-    monkeypatch.setattr(module, "square_matrix", watched)
+    monkeypatch.setattr(module, name, watched)
     return living
 
 

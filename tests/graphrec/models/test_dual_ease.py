@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
-from cases.model_case import ClosedFormCase, relaxed, score, watch_square_matrices
+from cases.model_case import ClosedFormCase, relaxed, score, watch_large_tensors
 
 from graphrec.errors import ArgumentError
 from graphrec.histories import Histories
 from graphrec.models import EASE, DualEASE, dual_ease
+from graphrec.models.block_triangle import BlockTriangle
 from kg_loaders.synthetic import planted
 
 
@@ -34,7 +35,6 @@ class TestRelaxedDualEASE(ClosedFormCase):
 @pytest.mark.parametrize("weighted", ["", "user", "item", "user item"])
 def test_dual_ease_equals_ease(l2, block_rows, dropout, relax, weighted, monkeypatch):
     monkeypatch.setattr("graphrec.models.inversion.BLOCK_ROWS", block_rows)
-    monkeypatch.setattr("graphrec.models.dual_ease.BLOCK_ROWS", block_rows)
     graph = planted(num_users=30, num_items=100)
     histories = train_histories(graph)
     draw = torch.Generator().manual_seed(0)
@@ -86,8 +86,9 @@ def test_dual_ease_ranks_its_training_histories_without_a_product_of_matrices():
     expected = score(model, histories)
     stranger = Histories.from_lists([histories.items[: histories.lengths[0]].tolist()[1:]])
     assert score(model, stranger).isfinite().all()
-    model.kernel = model.kernel.clone()
-    model.kernel[1:] = torch.nan  # of user 0 no other row is read
+    rows = torch.full((30, 30), torch.nan)
+    rows[0] = rows[:, 0] = BlockTriangle(model.kernel, 30).rows(torch.tensor([0]))
+    model.kernel = rows.flatten()  # of user 0 no other row is read
     assert torch.equal(score(model, histories)[0], expected[0])
     assert score(model, stranger).isnan().any()
 
@@ -101,7 +102,7 @@ def test_dual_ease_counts_an_item_that_was_taken_twice_once():
 
 
 def test_dual_ease_holds_one_matrix_at_a_time(monkeypatch):
-    living = watch_square_matrices(monkeypatch, dual_ease)
+    living = watch_large_tensors(monkeypatch, dual_ease)
     graph = planted_graph()
     model = DualEASE(graph.num_items, [1.0, 10.0])
     model.fit(histories_of(graph), lambda: -model.chosen_l2)
@@ -109,6 +110,14 @@ def test_dual_ease_holds_one_matrix_at_a_time(monkeypatch):
     model.fit(histories_of(graph))
     assert living == [0, 0, 0, 0]
     assert model.chosen_l2 == 1.0
+
+
+def test_dual_ease_holds_half_of_the_matrix(monkeypatch):
+    monkeypatch.setattr("graphrec.models.inversion.BLOCK_ROWS", 2)
+    graph = planted(num_users=30, num_items=100)
+    model = DualEASE(graph.num_items, 5.0)
+    model.fit(train_histories(graph))
+    assert model.kernel.shape == (30 * 31 // 2 + 15,)  # the triangle, and one number more in each block
 
 
 def test_dual_ease_chooses_the_best_penalty():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cases.graphs import histories_of, planted_graph
-from cases.model_case import ClosedFormCase, recall, relaxed, watch_square_matrices
+from cases.model_case import ClosedFormCase, recall, relaxed, watch_large_tensors
 
 from graphrec.errors import ArgumentError, NotFittedError
 from graphrec.histories import Histories
@@ -137,7 +137,7 @@ def test_without_validation_the_middle_value_is_used():
 
 
 def test_one_matrix_is_held_at_a_time(monkeypatch):
-    living = watch_square_matrices(monkeypatch, ease)
+    living = watch_large_tensors(monkeypatch, ease, "square_matrix")
     graph = planted_graph()
     model = EASE(graph.num_items, l2=[1.0, 2.0, 3.0, 4.0])
     model.fit(histories_of(graph), lambda: -model.chosen_l2)
