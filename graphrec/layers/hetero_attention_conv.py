@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv
+from graphrec.layers.fused_conv import FusedConv, check_nodes
 from graphrec.layers.ops import EdgeLayout, dot_scores, stacked_maps
 from graphrec.layers.ops.linear import Map
 from graphrec.layers.ops.standalone import uncompiled
@@ -20,7 +20,7 @@ from graphrec.layers.ops.standalone import uncompiled
 EdgeType = tuple[str, str, str]
 
 
-class HeteroAttentionConv(_FusedConv):
+class HeteroAttentionConv(FusedConv):
     r"""Attend over all edges that enter a node, whatever their types, with maps for each node and edge type.
 
     For an edge :math:`e: s \to d` of type :math:`\phi`, between nodes of types :math:`\sigma` and :math:`\delta`, and
@@ -149,7 +149,7 @@ class HeteroAttentionConv(_FusedConv):
         for name in {*self.destinations, *(edge_type[0] for edge_type in edge_index_dict)}:
             if name not in x_dict:
                 raise ArgumentError(f"x_dict must hold node type {name!r}, got {', '.join(map(repr, x_dict))}")
-            _check_nodes(f"x_dict[{name!r}]", x_dict[name], self.widths[name])
+            check_nodes(f"x_dict[{name!r}]", x_dict[name], self.widths[name])
         layout, used = self._layout(x_dict, edge_index_dict)
         query, key, value = self._projections(x_dict, list(edge_index_dict), used)
         summed, alpha = self._attend(dot_scores(query, key, layout), value, layout)

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import check_choice, check_range
-from graphrec.layers._fused_conv import _FusedConv, _opened
+from graphrec.layers.fused_conv import FusedConv, opened
 from graphrec.layers.ops import EdgeLayout, TypedPairs, dot_scores
 from graphrec.layers.ops.standalone import uncompiled
 
 AGGREGATORS = ("bi-interaction", "concat", "sum")
 
 
-class KGATConv(_FusedConv):
+class KGATConv(FusedConv):
     r"""Attend to neighbours by how close they are in the space of the relation.
 
     For an edge :math:`e: t \xrightarrow{r} h` (source :math:`t`, destination :math:`h`),
@@ -131,7 +131,7 @@ class KGATConv(_FusedConv):
         return_attention_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend; with ``return_attention_weights`` also return ``alpha`` ``[num_edges, 1]``, in the caller's order."""
-        x_src, x_dst, layout, types = _opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
+        x_src, x_dst, layout, types = opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
         attended, alpha = self._attend(self._scores(x_src, x_dst, layout, types), x_src, layout)
         neighbours = self._as_given(attended.squeeze(1), x_dst)
         joined = torch.cat([x_dst, neighbours], dim=1) if self.aggregator == "concat" else x_dst + neighbours

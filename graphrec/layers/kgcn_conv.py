@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers._fused_conv import _FusedConv, _opened
+from graphrec.layers.fused_conv import FusedConv, opened
 from graphrec.layers.ops import EdgeLayout, dot_scores
 from graphrec.layers.ops.standalone import uncompiled
 
 AGGREGATORS = ("sum", "concat", "neighbor")
 
 
-class KGCNConv(_FusedConv):
+class KGCNConv(FusedConv):
     r"""Attend to a node's neighbours by how much *this user* cares for the relation.
 
     For an edge :math:`e: s \xrightarrow{r} d`, where :math:`d` is looked at by user :math:`u_d`,
@@ -121,7 +121,7 @@ class KGCNConv(_FusedConv):
         return_attention_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attend; with ``return_attention_weights`` also return ``alpha`` ``[num_edges, 1]``, in the caller's order."""
-        x_src, x_dst, layout, types = _opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
+        x_src, x_dst, layout, types = opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
         if user.shape != (x_dst.size(0), self.user_channels):
             raise ArgumentError(f"user must have shape [{x_dst.size(0)}, {self.user_channels}], got {list(user.shape)}")
         scores = dot_scores(user.unsqueeze(1), self.relation.unsqueeze(1), types)  # [num_edges, 1]

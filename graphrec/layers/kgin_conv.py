@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.errors import check_range
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of
+from graphrec.layers.fused_conv import FusedConv, check_nodes, layout_of
 from graphrec.layers.ops import EdgeLayout, relational_sum, weighted_sum
 from graphrec.layers.ops.standalone import uncompiled
 
 
-class KGINConv(_FusedConv):
+class KGINConv(FusedConv):
     r"""One hop of KGIN: entities take in their neighbours by relation, users their items by intent.
 
     .. math::
@@ -89,15 +89,15 @@ class KGINConv(_FusedConv):
     ) -> tuple[Tensor, Tensor]:
         """Take in the neighbours; return entities and users."""
         entity, user = x
-        _check_nodes("x (entities)", entity, self.in_channels)
-        _check_nodes("x (users)", user, self.in_channels)
-        layout = _layout_of(edge_index, entity, entity)
+        check_nodes("x (entities)", entity, self.in_channels)
+        check_nodes("x (users)", user, self.in_channels)
+        layout = layout_of(edge_index, entity, entity)
         types = layout.types(edge_type, self.num_relations)
         if self._watched:
             summed = self._watched_sum(entity, layout, types)
         else:
             summed = relational_sum(entity, self.relation, layout, types)
-        taken = _layout_of(interactions, entity, user)
+        taken = layout_of(interactions, entity, user)
         ones = entity.new_ones(taken.num_edges, 1)
         items = weighted_sum(ones, entity, taken).squeeze(1)
         summed, items = (self._as_given(part, entity) for part in (summed / _counts(layout), items / _counts(taken)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from graphrec.errors import ArgumentError
-from graphrec.layers._fused_conv import _check_nodes, _FusedConv, _layout_of
+from graphrec.layers.fused_conv import FusedConv, check_nodes, layout_of
 from graphrec.layers.ops import EdgeLayout
 from graphrec.layers.ops.standalone import uncompiled
 
 
-class LightGCNConv(_FusedConv):
+class LightGCNConv(FusedConv):
     r"""Propagate without weights: the comparison that attention has to beat.
 
     .. math:: y_d = \sum_{s \to d} \frac{w_{sd}}{\sqrt{|\mathcal{N}_s| \, |\mathcal{N}_d|}} \, x_s
@@ -54,9 +54,9 @@ class LightGCNConv(_FusedConv):
     ) -> Tensor:
         """Propagate."""
         x_src, x_dst = x if isinstance(x, tuple) else (x, x)
-        _check_nodes("x (source)", x_src, self.in_channels)
-        _check_nodes("x (destination)", x_dst, self.in_channels)
-        layout = _layout_of(edge_index, x_src, x_dst)
+        check_nodes("x (source)", x_src, self.in_channels)
+        check_nodes("x (destination)", x_dst, self.in_channels)
+        layout = layout_of(edge_index, x_src, x_dst)
         weights = _degrees(layout.colptr, x_src).index_select(0, layout.src)
         weights = weights * _degrees(layout.rowptr, x_src).index_select(0, layout.destination)
         if edge_weight is not None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers._fused_conv import _FusedConv, _opened, _sum_by_type
+from graphrec.layers.fused_conv import FusedConv, opened, sum_by_type
 from graphrec.layers.ops import (
     EdgeLayout,
     additive_scores,
@@ -24,7 +24,7 @@ from graphrec.layers.ops.standalone import uncompiled
 SCORES = ("additive", "dot", "gatv2")
 
 
-class RelationAttentionConv(_FusedConv):
+class RelationAttentionConv(FusedConv):
     r"""Attend to source nodes over typed edges, without storing a vector per edge.
 
     For an edge :math:`e: s \xrightarrow{r} d` and each head,
@@ -185,7 +185,7 @@ class RelationAttentionConv(_FusedConv):
             edge_attr: Their features, with ``edge_dim``.
             return_attention_weights: Also return ``alpha`` ``[num_edges, heads]``, in the order of ``edge_index``.
         """
-        x_src, x_dst, layout, types = _opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
+        x_src, x_dst, layout, types = opened(x, self.in_channels, edge_index, edge_type, self.num_relations)
         edge = self._edge_scores(edge_attr, layout)
 
         # Transform before or after the sum, whichever meets fewer rows; the result is the same.
@@ -276,7 +276,7 @@ class RelationAttentionConv(_FusedConv):
         alpha = segment_softmax(scores, layout)
         weights = F.dropout(alpha, self.dropout, self.training)
         out = weighted_sum(weights.mean(dim=1, keepdim=True), values, layout)
-        return (out if vectors is None else out + _sum_by_type(weights, vectors, types)), alpha
+        return (out if vectors is None else out + sum_by_type(weights, vectors, types)), alpha
 
     def _by_head(self, x: Tensor) -> Tensor:
         return x.view(len(x), self.heads, self.out_channels)

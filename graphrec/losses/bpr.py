@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.errors import check_range
-from graphrec.losses.reduction import _check_negatives, weighted_mean
+from graphrec.losses.reduction import check_negatives, weighted_mean
 
 
 def bpr(positive: Tensor, negative: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -35,7 +35,7 @@ def bpr(positive: Tensor, negative: Tensor, weights: Tensor | None = None) -> Te
     """
     if negative.dim() == positive.dim():
         negative = negative.unsqueeze(-1)
-    _check_negatives(positive, negative)
+    check_negatives(positive, negative)
     check_range("number of negatives", negative.size(1), low=1)
     loss = F.softplus(negative - positive.unsqueeze(-1)).mean(dim=-1)  # [num_targets]
     return weighted_mean(loss, weights)

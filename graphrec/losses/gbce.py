@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.errors import check_range
-from graphrec.losses.reduction import _check_negatives, weighted_mean
+from graphrec.losses.reduction import check_negatives, weighted_mean
 
 
 def gbce(positive: Tensor, negative: Tensor, beta: float = 1.0, weights: Tensor | None = None) -> Tensor:
@@ -42,7 +42,7 @@ def gbce(positive: Tensor, negative: Tensor, beta: float = 1.0, weights: Tensor 
         Sampling" (RecSys 2023), section 5.
     """
     check_range("beta", beta, low=0.0, high=1.0)
-    _check_negatives(positive, negative)
+    check_negatives(positive, negative)
     loss = beta * F.softplus(-positive) + F.softplus(negative).sum(dim=1)
     return weighted_mean(loss / (negative.size(1) + 1), weights)
 

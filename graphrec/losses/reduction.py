@@ -25,19 +25,19 @@ def weighted_mean(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     # In float16 a count of targets ends at 65,504.
     losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
     weights = losses.new_ones(losses.shape) if weights is None else weights.to(losses.dtype)
-    _check_size("weights", weights, len(losses))
+    check_size("weights", weights, len(losses))
     total = weights.sum()
     return (losses * weights).sum() / total.where(total > 0, total.new_ones(()))
 
 
-def _check_size(name: str, tensor: Tensor, size: int) -> None:
+def check_size(name: str, tensor: Tensor, size: int) -> None:
     """Raise :class:`ArgumentError` unless a tensor is a row of ``size`` numbers: another shape may broadcast."""
     if tensor.shape != (size,):
         raise ArgumentError(f"{name} must have shape [{size}], got {list(tensor.shape)}")
 
 
-def _check_negatives(positive: Tensor, negative: Tensor) -> None:
+def check_negatives(positive: Tensor, negative: Tensor) -> None:
     """Raise :class:`ArgumentError` unless there is a score for each target, and a row of others for each."""
-    _check_size("positive", positive, positive.numel())
+    check_size("positive", positive, positive.numel())
     if negative.dim() != 2 or len(negative) != len(positive):
         raise ArgumentError(f"negative must have shape [{len(positive)}, num_negatives], got {list(negative.shape)}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
-from graphrec.losses.reduction import _check_size, weighted_mean
+from graphrec.losses.reduction import check_size, weighted_mean
 
 
 def sampled_softmax(
@@ -83,7 +83,7 @@ def sampled_softmax(
         num_targets, len(queries), num_negatives, rows, weights, positive_bias, positive_items, negative_items, log_q
     ).to(queries.device)
     if negative_bias is not None:
-        _check_size("negative_bias", negative_bias, num_negatives)
+        check_size("negative_bias", negative_bias, num_negatives)
     queries = queries / temperature
     positive = (queries.index_select(0, rows) * positives).sum(dim=1)  # [num_targets]
     offset = _correction(log_q, num_negatives, queries)
@@ -123,7 +123,7 @@ def softmax_over_samples(
         ArgumentError: Shapes contradict each other, or only one of the two kinds of items is given.
     """
     num_rows, num_negatives = negative.shape
-    _check_size("positive", positive, positive.numel())
+    check_size("positive", positive, positive.numel())
     rows = _checked(
         len(positive), num_rows, num_negatives, rows, weights, positive_bias, positive_items, negative_items, log_q
     ).to(negative.device)
@@ -156,7 +156,7 @@ def _checked(
         ("log_q", log_q if isinstance(log_q, Tensor) else None, num_negatives),
     ):
         if tensor is not None:
-            _check_size(name, tensor, size)
+            check_size(name, tensor, size)
     return torch.arange(num_targets) if rows is None else rows
 
 

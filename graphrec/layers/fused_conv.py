@@ -14,7 +14,7 @@ from graphrec.layers.ops import EdgeLayout, attend, segment_softmax, weighted_su
 DENSE_SHARES = 4
 
 
-class _FusedConv(MessagePassing):  # type: ignore[misc]
+class FusedConv(MessagePassing):  # type: ignore[misc]
     """A message passing layer that sums ``alpha_e (x_s + m_r)`` without making the messages.
 
     PyG's explainers work by hooks on messages and by masks on them. Where such a hook or mask is present the layer
@@ -61,7 +61,7 @@ class _FusedConv(MessagePassing):  # type: ignore[misc]
             return self._aggregate_edges(weights, x, layout, types, vectors), alpha
         out, alpha = attend(scores, x, layout)
         if types is not None and vectors is not None:
-            out = out + _sum_by_type(alpha, vectors, types)
+            out = out + sum_by_type(alpha, vectors, types)
         return out, alpha
 
     def _as_given(self, out: Tensor, x: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class _FusedConv(MessagePassing):  # type: ignore[misc]
         """Sum with weights as they are, ``[num_edges, heads]`` in layout order."""
         if not self._watched:
             out = weighted_sum(weights, x, layout)
-            return out if types is None or vectors is None else out + _sum_by_type(weights, vectors, types)
+            return out if types is None or vectors is None else out + sum_by_type(weights, vectors, types)
         term = None
         if types is not None and vectors is not None:
             term = layout.restore(vectors.index_select(0, types.src))
@@ -94,7 +94,7 @@ class _FusedConv(MessagePassing):  # type: ignore[misc]
         return summed
 
 
-def _sum_by_type(weights: Tensor, vectors: Tensor, types: EdgeLayout) -> Tensor:
+def sum_by_type(weights: Tensor, vectors: Tensor, types: EdgeLayout) -> Tensor:
     """Sum ``weights_e · vectors[type_e]`` into destinations, ``[num_dst, heads, channels]``."""
     if types.num_dst * types.num_src > DENSE_SHARES * types.num_edges:
         return weighted_sum(weights, vectors, types)
@@ -104,13 +104,13 @@ def _sum_by_type(weights: Tensor, vectors: Tensor, types: EdgeLayout) -> Tensor:
     return torch.einsum("nrh,rhc->nhc", share, vectors.to(share.dtype))
 
 
-def _check_nodes(name: str, x: Tensor, channels: int) -> None:
+def check_nodes(name: str, x: Tensor, channels: int) -> None:
     """Raise :class:`ArgumentError` unless ``x`` is float ``[num_nodes, channels]``."""
     if x.dim() != 2 or x.size(1) != channels or not x.is_floating_point():
         raise ArgumentError(f"{name} must be float [num_nodes, {channels}], got {x.dtype} {list(x.shape)}")
 
 
-def _opened(
+def opened(
     x: Tensor | tuple[Tensor, Tensor],
     channels: int | tuple[int, int],
     edge_index: Tensor | EdgeLayout,
@@ -120,13 +120,13 @@ def _opened(
     """Return ``(x_src, x_dst, layout, types)``, checked against each other."""
     x_src, x_dst = x if isinstance(x, tuple) else (x, x)
     of_src, of_dst = channels if isinstance(channels, tuple) else (channels, channels)
-    _check_nodes("x (source)", x_src, of_src)
-    _check_nodes("x (destination)", x_dst, of_dst)
-    layout = _layout_of(edge_index, x_src, x_dst)
+    check_nodes("x (source)", x_src, of_src)
+    check_nodes("x (destination)", x_dst, of_dst)
+    layout = layout_of(edge_index, x_src, x_dst)
     return x_src, x_dst, layout, layout.types(edge_type, num_relations)
 
 
-def _layout_of(edge_index: Tensor | EdgeLayout, x_src: Tensor, x_dst: Tensor) -> EdgeLayout:
+def layout_of(edge_index: Tensor | EdgeLayout, x_src: Tensor, x_dst: Tensor) -> EdgeLayout:
     """Return the layout of ``edge_index``; raise :class:`ArgumentError` unless edges and nodes fit together."""
     device = edge_index.src.device if isinstance(edge_index, EdgeLayout) else edge_index.device
     if not device == x_src.device == x_dst.device:
