@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers.fused_conv import FusedConv, check_nodes
+from graphrec.layers._fused_conv import FusedConv, check_nodes
 from graphrec.layers.ops import EdgeLayout, dot_scores, stacked_maps
 from graphrec.layers.ops.linear import Map
 from graphrec.layers.ops.standalone import uncompiled

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import check_choice, check_range
-from graphrec.layers.fused_conv import FusedConv, opened
+from graphrec.layers._fused_conv import FusedConv, opened
 from graphrec.layers.ops import EdgeLayout, TypedPairs, dot_scores
 from graphrec.layers.ops.standalone import uncompiled
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers.fused_conv import FusedConv, opened
+from graphrec.layers._fused_conv import FusedConv, opened
 from graphrec.layers.ops import EdgeLayout, dot_scores
 from graphrec.layers.ops.standalone import uncompiled
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphrec.errors import check_range
-from graphrec.layers.fused_conv import FusedConv, check_nodes, layout_of
+from graphrec.layers._fused_conv import FusedConv, check_nodes, layout_of
 from graphrec.layers.ops import EdgeLayout, relational_sum, weighted_sum
 from graphrec.layers.ops.standalone import uncompiled
 

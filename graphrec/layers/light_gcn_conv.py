@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from graphrec.errors import ArgumentError
-from graphrec.layers.fused_conv import FusedConv, check_nodes, layout_of
+from graphrec.layers._fused_conv import FusedConv, check_nodes, layout_of
 from graphrec.layers.ops import EdgeLayout
 from graphrec.layers.ops.standalone import uncompiled
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_choice, check_range
-from graphrec.layers.fused_conv import FusedConv, opened, sum_by_type
+from graphrec.layers._fused_conv import FusedConv, opened, sum_by_type
 from graphrec.layers.ops import (
     EdgeLayout,
     additive_scores,

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from graphrec.errors import check_range
-from graphrec.losses.reduction import check_negatives, weighted_mean
+from graphrec.losses._checks import check_negatives
+from graphrec.losses.reduction import weighted_mean
 
 
 def bpr(positive: Tensor, negative: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphrec.errors import ArgumentError
+from graphrec.losses._checks import check_size
 
 
 def weighted_mean(losses: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -28,16 +28,3 @@ def weighted_mean(losses: Tensor, weights: Tensor | None = None) -> Tensor:
     check_size("weights", weights, len(losses))
     total = weights.sum()
     return (losses * weights).sum() / total.where(total > 0, total.new_ones(()))
-
-
-def check_size(name: str, tensor: Tensor, size: int) -> None:
-    """Raise :class:`ArgumentError` unless a tensor is a row of ``size`` numbers: another shape may broadcast."""
-    if tensor.shape != (size,):
-        raise ArgumentError(f"{name} must have shape [{size}], got {list(tensor.shape)}")
-
-
-def check_negatives(positive: Tensor, negative: Tensor) -> None:
-    """Raise :class:`ArgumentError` unless there is a score for each target, and a row of others for each."""
-    check_size("positive", positive, positive.numel())
-    if negative.dim() != 2 or len(negative) != len(positive):
-        raise ArgumentError(f"negative must have shape [{len(positive)}, num_negatives], got {list(negative.shape)}")

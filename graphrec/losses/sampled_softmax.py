@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from graphrec.errors import ArgumentError, check_range
-from graphrec.losses.reduction import check_size, weighted_mean
+from graphrec.losses._checks import check_size
+from graphrec.losses.reduction import weighted_mean
 
 
 def sampled_softmax(
