@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -10,11 +9,11 @@ from torch import Tensor, nn
 
 from graphrec.errors import ArgumentError, check_range
 from graphrec.layers.ops import EdgeLayout, dot_scores, segment_softmax
-from graphrec.layers.ops.kernels import product, working_dtype
+from graphrec.layers.ops.kernels import product, sampled_product, working_dtype
 from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 LEAST_TEMPERATURE = 0.025  # below, exp(cos / temperature) times a small weight leaves single precision
-ENTRIES_AT_ONCE = 2**24  # history entries times candidates, where no gradient is wanted
+MATCHES_AT_ONCE = 2**24  # vectors times candidates, where no gradient is wanted
 
 
 class HistoryMatch(nn.Module):
@@ -29,18 +28,19 @@ class HistoryMatch(nn.Module):
     which lies between the weighted mean of the cosines (large :math:`\tau`) and the largest of them (small
     :math:`\tau`): each candidate attends to the items that are like it, with
     :math:`\alpha_{uij} \propto A_{ui} \exp(x_i \cdot v_j / \tau)`, so interests far apart are not averaged away. A user
-    without items matches everything with 0. Forward keeps one number for each history entry and candidate; backward is
-    two products.
+    without items matches everything with 0. Forward keeps one number for each vector and candidate, whichever histories
+    name it; backward is two products.
 
     Args:
         temperature: :math:`\tau`, at least 0.025.
 
     Shape:
-        - x: unit vectors of the history entries, ``[total, channels]``; user ``b`` owns
-          ``x[offsets[b]:offsets[b + 1]]``
+        - x: unit vectors of the history entries, ``[total, channels]``, or with ``index`` of the items that they name,
+          ``[num_vectors, channels]``; user ``b`` owns the entries ``offsets[b]`` to ``offsets[b + 1]``
         - offsets: int64 ``[batch_size + 1]``
         - scores: :math:`a_i` of each entry, ``[total]``
         - candidate: unit vectors, ``[num_candidates, channels]``
+        - index: which row of ``x`` each entry is, int64 ``[total]``; the entry's own when not given
         - output: ``[batch_size, num_candidates]``
 
     Raises:
@@ -63,29 +63,31 @@ class HistoryMatch(nn.Module):
         check_range("temperature", temperature, low=LEAST_TEMPERATURE)
         self.temperature = temperature
 
-    def forward(self, x: Tensor, offsets: Tensor, scores: Tensor, candidate: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, offsets: Tensor, scores: Tensor, candidate: Tensor, index: Tensor | None = None
+    ) -> Tensor:
         """Match all candidates with all histories."""
-        layout = self._layout(x, offsets, scores, candidate)
+        layout = self._layout(x, offsets, scores, candidate, index)
         alpha = segment_softmax(scores.unsqueeze(1), layout).squeeze(1)
         if torch.is_grad_enabled():
             return _match(x, alpha, candidate, layout, self.temperature)
-        # A few users at a time: there is a number for each history entry and candidate.
-        longest = max(1, ENTRIES_AT_ONCE // max(len(candidate), 1))
+        # A few candidates at a time: there is a number for each vector and candidate.
+        num_candidates = max(1, MATCHES_AT_ONCE // max(len(x), 1))
         out = x.new_empty(layout.num_dst, len(candidate), dtype=working_dtype(x, alpha, candidate))
-        start = 0
-        while start < layout.num_dst:
-            first = int(offsets[start])
-            end = max(start + 1, int(torch.searchsorted(offsets, first + longest, right=True)) - 1)
-            entries = slice(first, int(offsets[end]))
-            own = offsets[start : end + 1] - first
-            part = EdgeLayout.from_rowptr(
-                own, torch.arange(entries.stop - first, device=x.device), entries.stop - first
-            )
-            out[start:end] = _match(x[entries], alpha[entries], candidate, part, self.temperature)
-            start = end
+        for start in range(0, len(candidate), num_candidates):
+            part = slice(start, start + num_candidates)
+            out[:, part] = _match(x, alpha, candidate[part], layout, self.temperature)
         return out
 
-    def match_pairs(self, x: Tensor, offsets: Tensor, scores: Tensor, candidate: Tensor, user: Tensor) -> Tensor:
+    def match_pairs(
+        self,
+        x: Tensor,
+        offsets: Tensor,
+        scores: Tensor,
+        candidate: Tensor,
+        user: Tensor,
+        index: Tensor | None = None,
+    ) -> Tensor:
         """Match single candidates with single histories, ``[num_pairs]``.
 
         Args:
@@ -94,11 +96,12 @@ class HistoryMatch(nn.Module):
             scores: As in :meth:`forward`.
             candidate: A candidate for each pair, ``[num_pairs, channels]``.
             user: The row of the history of each pair, int64 ``[num_pairs]``.
+            index: As in :meth:`forward`.
 
         Raises:
             ArgumentError: Sizes that do not fit, or a row out of range.
         """
-        layout = self._layout(x, offsets, scores, candidate)
+        layout = self._layout(x, offsets, scores, candidate, index)
         if user.shape != (len(candidate),):
             raise ArgumentError(f"user must have shape [{len(candidate)}], one a candidate, got {list(user.shape)}")
         if user.numel() and not 0 <= int(user.min()) <= int(user.max()) < layout.num_dst:
@@ -111,22 +114,27 @@ class HistoryMatch(nn.Module):
         within = torch.arange(len(pair), device=x.device) - (lengths.cumsum(0) - lengths)[pair]
         entry = offsets[:-1][user][pair] + within
         # Each pair's history entries as edges into it: no vector is gathered, which long histories would make many.
-        edges = EdgeLayout.from_rowptr(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), entry, len(x))
+        vector = entry if index is None else index.index_select(0, entry)
+        edges = EdgeLayout.from_rowptr(torch.nn.functional.pad(lengths.cumsum(0), (1, 0)), vector, len(x))
         cosine = dot_scores(candidate.unsqueeze(1), x.unsqueeze(1), edges).squeeze(1)
         powers = alpha.index_select(0, entry) * ((cosine - 1) / self.temperature).exp()
         total = powers.new_zeros(len(user)).index_add(0, pair, powers)
         matched = 1 + self.temperature * total.clamp(min=torch.finfo(total.dtype).tiny).log()
         return torch.where(lengths > 0, matched, 0.0)
 
-    def _layout(self, x: Tensor, offsets: Tensor, scores: Tensor, candidate: Tensor) -> EdgeLayout:
-        """Return the history entries as edges from themselves to their users."""
+    def _layout(
+        self, x: Tensor, offsets: Tensor, scores: Tensor, candidate: Tensor, index: Tensor | None
+    ) -> EdgeLayout:
+        """Return the history entries as edges from their vectors to their users."""
         if x.dim() != 2 or candidate.dim() != 2 or x.size(1) != candidate.size(1):
             raise ArgumentError(
                 f"x and candidate must be matrices of one width, got {list(x.shape)} and {list(candidate.shape)}"
             )
-        if scores.shape != (len(x),):
-            raise ArgumentError(f"scores must have shape [{len(x)}], got {list(scores.shape)}")
-        return EdgeLayout.from_rowptr(offsets, torch.arange(len(x), device=x.device), len(x), name="offsets")
+        if index is None:
+            index = torch.arange(len(x), device=x.device)
+        if scores.shape != index.shape:
+            raise ArgumentError(f"scores must have shape {list(index.shape)}, got {list(scores.shape)}")
+        return EdgeLayout.from_rowptr(offsets, index, len(x), name="offsets")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(temperature={self.temperature:g})"
@@ -145,7 +153,7 @@ class _Match(torch.autograd.Function):
         ctx: Any, x: Tensor, alpha: Tensor, candidate: Tensor, layout: EdgeLayout, temperature: float
     ) -> Tensor:
         # exp(cos / τ) stays in range from the least temperature on: nothing need be taken off, which saves a pass.
-        powers = ((x / temperature) @ candidate.t()).exp_()  # [total, num_candidates]
+        powers = ((x / temperature) @ candidate.t()).exp_()  # [num_vectors, num_candidates]
         total = product(layout.rowptr, layout.src, alpha, powers)
         total.clamp_(min=torch.finfo(total.dtype).tiny)
         ctx.save_for_backward(x, alpha, candidate, powers, total)
@@ -157,22 +165,14 @@ class _Match(torch.autograd.Function):
     @standalone_backward
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, alpha, candidate, powers, total = ctx.saved_tensors
-        # d m / d cos = α = A exp(...) / total; the temperature cancels.
-        pulled = _times_own(powers, grad / total, ctx.layout)
-        to_alpha = pulled.sum(dim=1).mul_(ctx.temperature) if ctx.needs_input_grad[1] else None
-        # A weight of each entry scales vectors, not the matrix.
-        weight = alpha.unsqueeze(1)
-        to_x = (pulled @ candidate).mul_(weight) if ctx.needs_input_grad[0] else None
-        to_candidate = pulled.t() @ (x * weight) if ctx.needs_input_grad[2] else None
+        layout: EdgeLayout = ctx.layout
+        of_user = grad / total
+        to_alpha = to_x = to_candidate = None
+        if ctx.needs_input_grad[1]:
+            to_alpha = sampled_product(layout.rowptr, layout.src, of_user, powers).mul_(ctx.temperature)
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[2]:
+            # d m / d cos = α = A exp(...) / total; the temperature cancels.
+            pulled = product(layout.colptr, layout.dst, alpha.index_select(0, layout.transpose), of_user).mul_(powers)
+            to_x = pulled @ candidate if ctx.needs_input_grad[0] else None
+            to_candidate = pulled.t() @ x if ctx.needs_input_grad[2] else None
         return to_x, to_alpha, to_candidate, None, None
-
-
-def _times_own(powers: Tensor, of_user: Tensor, layout: EdgeLayout) -> Tensor:
-    """Multiply each entry's row of ``powers`` by its user's row."""
-    if powers.device.type != "cpu":
-        return of_user.index_select(0, layout.destination).mul_(powers)
-    out = torch.empty_like(powers)
-    # User by user the rows stay in the cache; a copy of a user's row for each entry would go to memory and back.
-    for user, (start, end) in enumerate(pairwise(layout.rowptr.tolist())):
-        torch.mul(powers[start:end], of_user[user], out=out[start:end])
-    return out

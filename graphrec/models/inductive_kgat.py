@@ -491,7 +491,8 @@ class InductiveKGAT(UserSide):
             return self._multiplied(user, candidates, bias).scores(), user
         unit = self.cached("unit", lambda: F.normalize(h, dim=1))
         own = self.cached("history scores", lambda: self._history_scores(h, self.attention_bias))
-        matched: Tensor = self.match(unit[histories.items], histories.offsets, own[histories.items], candidates)
+        x, index = _distinct(unit, histories.items)
+        matched: Tensor = self.match(x, histories.offsets, own[histories.items], candidates, index)
         scores = matched.mul_(1 / self.temperature).add_(bias)
         if self.head is None:
             return scores, h[:0]
@@ -538,9 +539,9 @@ class InductiveKGAT(UserSide):
             )
         else:
             own = self._history_scores(h, attention_bias).index_select(0, read)
-            entries = F.normalize(h, dim=1).index_select(0, read)
-            positive = self.match.match_pairs(entries, past.offsets, own, target, histories.rows) / self.temperature
-            negative = self.match(entries, past.offsets, own, rival) / self.temperature
+            x, index = _distinct(F.normalize(h, dim=1), read)
+            positive = self.match.match_pairs(x, past.offsets, own, target, histories.rows, index) / self.temperature
+            negative = self.match(x, past.offsets, own, rival, index) / self.temperature
             matched = positive, negative
             loss = softmax_over_samples(positive, negative + rival_bias, log_q, **softmax)
         if self.head is None:
@@ -605,3 +606,11 @@ class InductiveKGAT(UserSide):
             weights=weights[some],
         )
         return loss + self.head.loss(step, self.temperature, generator)
+
+
+def _distinct(vectors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each vector that ``rows`` name once, or all if these are no more, and which of them each row is."""
+    if len(vectors) <= rows.numel():
+        return vectors, rows
+    named, index = torch.unique(rows, return_inverse=True)
+    return vectors.index_select(0, named), index

@@ -34,12 +34,29 @@ def test_matches_are_the_formula_and_so_are_the_gradients(temperature):
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 12, 20, 10**6])
-def test_without_a_gradient_users_go_a_few_at_a_time_and_nothing_changes(at_once, monkeypatch):
-    monkeypatch.setattr(history_match, "ENTRIES_AT_ONCE", at_once)
+def test_without_a_gradient_candidates_go_a_few_at_a_time_and_nothing_changes(at_once, monkeypatch):
+    monkeypatch.setattr(history_match, "MATCHES_AT_ONCE", at_once)
     x, scores, v = parts()
     with torch.no_grad():
         out = HistoryMatch(0.1)(x, OFFSETS, scores, v)
     torch.testing.assert_close(out, by_hand(x, scores, v, 0.1))
+
+
+def test_vectors_that_several_entries_name_are_given_once():
+    x, scores, v = parts()
+    index = torch.tensor([2, 0, 2, 1, 0, 2, 2, 1])
+    match = HistoryMatch(0.1)
+    few = x.detach()[:3].requires_grad_()
+    written_out = match(few[index], OFFSETS, scores, v)
+    torch.testing.assert_close(match(few, OFFSETS, scores, v, index), written_out)
+    assert torch.autograd.gradcheck(lambda *p: match(p[0], OFFSETS, p[1], p[2], index), (few, scores, v))
+    with torch.no_grad():
+        torch.testing.assert_close(match(few, OFFSETS, scores, v, index), written_out)
+    user, candidate = torch.tensor([3, 0, 1, 3, 2]), torch.tensor([5, 0, 2, 1, 1])
+    pairs = match.match_pairs(few, OFFSETS, scores, v[candidate], user, index)
+    torch.testing.assert_close(pairs, written_out[user, candidate])
+    with pytest.raises(ArgumentError, match="source"):
+        match(few, OFFSETS, scores, v, index + 1)
 
 
 def test_pairs_are_entries_of_the_whole():
