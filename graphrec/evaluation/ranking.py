@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # On a CPU a block is taken from malloc's heap, stays in the cache, and is found again for the next batch. Blocks above
 # malloc's limit of 32 MiB are mapped anew each time, and their page faults cost more than filling them.
 CPU_BLOCK_BYTES = 16 * 2**20
+SHARED_BLOCK_BYTES = 64 * 2**20
 MAX_BLOCK_BYTES = 256 * 2**20
 FEWEST_ROWS, MOST_ROWS = 64, 1024
 
@@ -151,7 +152,8 @@ def score_batches(
     if was_training:
         model.eval()
     try:
-        for part in torch.split(rows, batch_size or default_batch_size(model.num_items, device)):
+        default = default_batch_size(model.num_items, device, model.shares_work)
+        for part in torch.split(rows, batch_size or default):
             if part.numel() == 0:
                 continue
             batch = histories.select(part).to(device)
@@ -170,14 +172,16 @@ def score_batches(
             model.train()
 
 
-def default_batch_size(num_items: int, device: torch.device) -> int:
+def default_batch_size(num_items: int, device: torch.device, shares_work: bool = False) -> int:
     """Return how many rows to score at once: a block of float32 scores of 16 MiB on a CPU, of 256 MiB elsewhere.
 
-    At least 64 rows (as far as 256 MiB allow), so that a matrix product is worth its name, and at most 1024, since a
-    model may need far more memory for a row than its scores.
+    A model that :attr:`~graphrec.models.base.Recommender.shares_work` has 64 MiB on a CPU. At least 64 rows (as far
+    as 256 MiB allow), so that a matrix product is worth its name, and at most 1024, since a model may need far more
+    memory for a row than its scores.
     """
     row_bytes = 4 * max(num_items, 1)
-    rows = (CPU_BLOCK_BYTES if device.type == "cpu" else MAX_BLOCK_BYTES) // row_bytes
+    on_cpu = SHARED_BLOCK_BYTES if shares_work else CPU_BLOCK_BYTES
+    rows = (on_cpu if device.type == "cpu" else MAX_BLOCK_BYTES) // row_bytes
     fewest = min(FEWEST_ROWS, max(1, MAX_BLOCK_BYTES // row_bytes))
     return min(max(rows, fewest), MOST_ROWS)
 

@@ -13,7 +13,8 @@ from graphrec.layers.ops.kernels import product, sampled_product, working_dtype
 from graphrec.layers.ops.standalone import standalone, standalone_backward
 
 LEAST_TEMPERATURE = 0.025  # below, exp(cos / temperature) times a small weight leaves single precision
-MATCHES_AT_ONCE = 2**24  # vectors times candidates, where no gradient is wanted
+# Where no gradient is wanted: vectors times candidates, and so many candidates as stay in a processor's cache.
+MATCHES_AT_ONCE, CANDIDATES_AT_ONCE = 2**24, 512
 
 
 class HistoryMatch(nn.Module):
@@ -73,6 +74,8 @@ class HistoryMatch(nn.Module):
             return _match(x, alpha, candidate, layout, self.temperature)
         # A few candidates at a time: there is a number for each vector and candidate.
         num_candidates = max(1, MATCHES_AT_ONCE // max(len(x), 1))
+        if x.device.type == "cpu":
+            num_candidates = min(num_candidates, CANDIDATES_AT_ONCE)
         out = x.new_empty(layout.num_dst, len(candidate), dtype=working_dtype(x, alpha, candidate))
         for start in range(0, len(candidate), num_candidates):
             part = slice(start, start + num_candidates)

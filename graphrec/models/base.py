@@ -59,6 +59,9 @@ class Recommender(nn.Module, ABC):
     request_time: bool = False
     """Whether the model reads when it is asked: evaluation tells it when each user took the first item asked for."""
 
+    shares_work: bool = False
+    """Whether histories that have items in common cost less together: evaluation then scores more of them at once."""
+
     needs_content: ClassVar[bool] = False
     """Whether the model cannot be made without modalities or triples."""
 

@@ -67,6 +67,7 @@ class Blend(GradientRecommender):
             raise ArgumentError(f"weights must be one or more increasing numbers, got {weights!r}")
         self.inductive = first.inductive and second.inductive
         self.request_time = first.request_time or second.request_time
+        self.shares_work = first.shares_work or second.shares_work
         self.first = first
         self.second = second
         self._fitted = False

@@ -53,6 +53,7 @@ class UserSide(ItemSide):
         attend_history = attend_history and not sequence
         self.attention_bias = nn.Parameter(torch.empty(self.num_items)) if attend_history else None
         self.match = HistoryMatch(match_temperature) if match_temperature else None
+        self.shares_work = self.match is not None
         self.pool = HistoryAttentionPooling(self.dim)
         self.pool.requires_grad_(attend_history)
         self.max_length = max_length

@@ -6,7 +6,7 @@ from cases.graphs import histories_of, planted_graph
 from cases.scoring_models import FixedScores
 
 from graphrec.errors import ArgumentError
-from graphrec.evaluation import rank_all, top_k
+from graphrec.evaluation import rank_all, ranking, top_k
 from graphrec.evaluation.ranking import default_batch_size
 from graphrec.histories import Histories
 
@@ -108,12 +108,24 @@ def test_wrong_scores_and_arguments_are_named():
 def test_batches_fit_their_memory():
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert default_batch_size(30_040, cpu) == 139  # 16 MiB of float32
-    assert default_batch_size(30_040, gpu) == 1024
+    assert default_batch_size(30_040, cpu, shares_work=True) == 558
+    assert default_batch_size(30_040, gpu) == default_batch_size(30_040, gpu, shares_work=True) == 1024
     assert default_batch_size(1_000, cpu) == 1024
     assert default_batch_size(1_000_000, cpu) == 64
     assert default_batch_size(50_000_000, cpu) == 1
     assert default_batch_size(500_000_000, gpu) == 1
     assert 4 * 1_000_000 * default_batch_size(1_000_000, cpu) <= 256 * 2**20
+
+
+def test_a_model_whose_histories_share_work_scores_more_at_once(monkeypatch):
+    monkeypatch.setattr(ranking, "CPU_BLOCK_BYTES", 4 * 9 * 2)
+    monkeypatch.setattr(ranking, "SHARED_BLOCK_BYTES", 4 * 9 * 5)
+    monkeypatch.setattr(ranking, "FEWEST_ROWS", 1)
+    past = Histories.from_lists([[0]] * 6, range(6))
+    model = FixedScores(torch.zeros(6, 9))
+    for shares_work, sizes in ((False, [2, 2, 2]), (True, [5, 1])):
+        model.shares_work = shares_work
+        assert [len(rows) for rows, _, _ in ranking.score_batches(model, past, None, None)] == sizes
 
 
 @pytest.mark.gpu

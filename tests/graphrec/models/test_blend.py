@@ -454,3 +454,10 @@ def test_a_blend_chooses_where_it_or_one_within_it_has_several_weights():
         ([0.1, 0.2], [0.3], True),
     ):
         assert Blend.from_graph(graph, weights=weights, match_weights=match_weights, **options).chooses == chooses
+
+
+@pytest.mark.parametrize("match_temperature", [0.0, 0.1])
+def test_a_blend_shares_work_where_one_of_its_models_does(match_temperature):
+    blend = Blend.from_graph(planted_graph(), dim=4, match_temperature=match_temperature)
+    assert blend.shares_work == (match_temperature > 0)
+    assert blend.first.shares_work == blend.shares_work
