@@ -83,6 +83,8 @@ class Blend(GradientRecommender):
         alpha: float = 0.3,
         input_dropout: float = 0.0,
         relax: float = 0.0,
+        kg_weight: float = 0.0,
+        kg_relations: Sequence[str] = (),
         weights: Sequence[float] = WEIGHTS,
         match_temperature: float = 0.0,
         match_weights: Sequence[float] = WEIGHTS,
@@ -102,6 +104,8 @@ class Blend(GradientRecommender):
             alpha: Share of what SLIST learns without order.
             input_dropout: Of EASE or ContentEASE, see :class:`EASE`.
             relax: Likewise.
+            kg_weight: Of EASE: how many users an entity of the KG stands for.
+            kg_relations: Ids of the relations that count so; all when empty.
             weights: Shares of the closed form to choose from, increasing, each within 0..1.
             match_temperature: That of a second InductiveKGAT, which matches each item of a history by itself; 0 leaves
                 it out.
@@ -120,10 +124,14 @@ class Blend(GradientRecommender):
         check_range("content_weight", content_weight, low=0.0)
         check_range("recency", recency, low=0.0)
         check_range("match_temperature", match_temperature, low=0.0)
-        of_ease: dict[str, Any] = {"content_weight": content_weight, "input_dropout": input_dropout, "relax": relax}
-        for name, value in of_ease.items():
+        of_ease: dict[str, Any] = {"input_dropout": input_dropout, "relax": relax}
+        for name, value in {"content_weight": content_weight, "kg_weight": kg_weight, **of_ease}.items():
             if value and recency:
                 raise ArgumentError(f"{name} and recency must not both be above 0: no closed form knows both")
+        if kg_relations and not kg_weight:
+            raise ArgumentError(f"kg_relations must be empty without kg_weight, got {list(kg_relations)}")
+        if kg_weight and content_weight:
+            raise ArgumentError("kg_weight and content_weight must not both be above 0: the KG is content already")
         check_range("members", members, low=1)
         check_range("match_members", match_members, low=1)
         if match_members > 1 and not match_temperature:
@@ -146,10 +154,13 @@ class Blend(GradientRecommender):
         if recency:
             return cls(first, SLIST.from_graph(graph, l2=l2, recency=recency, alpha=alpha), weights)
         if not content_weight:
-            ease = smaller_ease(graph).from_graph(graph, l2=l2, input_dropout=input_dropout, relax=relax)
+            of_kg: dict[str, Any] = {"kg_weight": kg_weight, "kg_relations": kg_relations}
+            ease = smaller_ease(graph).from_graph(graph, l2=l2, **of_ease, **of_kg)
             return cls(first, ease, weights)
         told = {name: value for name, value in options.items() if name in ("modalities", "text_encoder")}
-        return cls(first, ContentEASE.from_graph(graph, **told, l2=l2, **of_ease), weights)
+        return cls(
+            first, ContentEASE.from_graph(graph, **told, l2=l2, content_weight=content_weight, **of_ease), weights
+        )
 
     @classmethod
     def configured_by(cls) -> tuple[Callable[..., Any], ...]:

@@ -40,6 +40,8 @@ class DualEASE(ShallowAutoencoder):
         relax: As in :class:`EASE`.
         user_weights: As in :class:`EASE`.
         item_weights: As in :class:`EASE`.
+        triples: As in :class:`EASE`; each entity is one more row of the matrix that is inverted.
+        kg_weight: As in :class:`EASE`.
 
     Raises:
         ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range, or
@@ -84,13 +86,14 @@ class DualEASE(ShallowAutoencoder):
     def _solve(self, histories: Histories, l2: float) -> None:
         device = self.kernel.device
         self.unfit()  # an earlier fit goes before the new matrix comes
+        histories = self.with_entities(histories)
         matrix = history_matrix(histories, self.num_items)  # [num_users, num_items]
         self.items, self.offsets = (
             torch.from_numpy(part.astype(np.int64)).to(device) for part in (matrix.indices, matrix.indptr)
         )
         penalties = self._penalties(l2).cpu().numpy()
-        if self.user_weights is not None:
-            matrix = matrix.multiply(self.user_weights.sqrt().unsqueeze(1).cpu().numpy()).tocsr()
+        if (roots := self._roots()) is not None:
+            matrix = matrix.multiply(roots.unsqueeze(1).cpu().numpy()).tocsr()
         shares = l2 / penalties  # D
         weighted = matrix.multiply(shares).tocsr() if self._penalties_differ else matrix
         size = len(histories)
@@ -116,7 +119,8 @@ class DualEASE(ShallowAutoencoder):
         return bool(self.input_dropout) or self.item_weights is not None
 
     def _penalties(self, l2: float) -> Tensor:
-        weights = None if self.user_weights is None else self.user_weights[self._users()]
+        of_rows = self.row_weights(len(self.offsets) - 1)
+        weights = None if of_rows is None else of_rows.to(self.items.device)[self._users()]
         counts = torch.bincount(self.items, weights, minlength=self.num_items)
         return item_penalties(counts, l2, self.input_dropout, self.item_weights)
 
@@ -131,6 +135,11 @@ class DualEASE(ShallowAutoencoder):
         penalties = self._penalties(self.chosen_l2).to(self.diagonal.dtype)
         scales = column_scales(self.diagonal, penalties, self.relax)
         return self.chosen_l2 / penalties, self.diagonal * scales, scales / penalties
+
+    def _roots(self) -> Tensor | None:
+        """Return the root of the weight of each row of X; ``None`` for ones."""
+        weights = self.row_weights(len(self.offsets) - 1)
+        return None if weights is None else weights.to(self.offsets.device).sqrt()
 
     def _users(self) -> Tensor:
         """Return whose each of ``items`` is."""
@@ -150,7 +159,8 @@ class DualEASE(ShallowAutoencoder):
         wide = self.kernel.new_zeros(len(histories), self.num_items)
         wide[histories.rows, histories.items] = 1.0
         seen = self._seen(wide).t()
-        seen = seen.contiguous() if self.user_weights is None else seen * self.user_weights.sqrt().unsqueeze(1)
+        roots = self.cached("roots", self._roots)
+        seen = seen.contiguous() if roots is None else seen * roots.unsqueeze(1)
         left = wide - _sums(seen, users, of_item).t()
         return wide.mul_(own) - left.mul_(others)
 
@@ -173,15 +183,16 @@ class DualEASE(ShallowAutoencoder):
         seen = common.new_empty(common.t().shape)
         seen[row] = -self.chosen_l2 * kernel.rows(user)
         seen[row, user] += 1.0
-        if self.user_weights is not None:  # a row of X is one of W^(1/2) X by its root
-            seen[row] /= self.user_weights[user].sqrt().unsqueeze(1)
+        roots = self.cached("roots", self._roots)
+        if roots is not None:  # a row of X is one of W^(1/2) X by its root
+            seen[row] /= roots[user].unsqueeze(1)
         other = (known == 0).nonzero().squeeze(1)
         if len(other):
             told = common[:, other]
             if self._penalties_differ:
                 told = _sums(columns[:, other] * shares.unsqueeze(1), items, of_user)
-            if self.user_weights is not None:
-                told = told * self.user_weights.sqrt().unsqueeze(1)
+            if roots is not None:
+                told = told * roots.unsqueeze(1)
             seen[other] = kernel.product(told.t())
         return seen
 

@@ -47,6 +47,9 @@ class EASE(ShallowAutoencoder):
     stands for :math:`W_{uu}` users, and items of small :math:`V_{ii}` may say little. :meth:`from_graph` makes them for
     two linked domains.
 
+    With ``kg_weight`` the KG counts, too: each entity stands for so many users who took the items that one relation
+    links to it, if these are three or more. (:class:`~graphrec.models.ContentEASE` adds cosines of all that is known.)
+
     Args:
         num_items: Number of items.
         l2: The penalty λ, above 0; or several values, all tried on validation. Without a validation, the one in the
@@ -55,6 +58,8 @@ class EASE(ShallowAutoencoder):
         relax: The bound ξ, within 0..1.
         user_weights: The diagonal of W, above 0, ``[num_users]``; ``None`` counts each user once.
         item_weights: The diagonal of V, above 0, ``[num_items]``; ``None``: 1 for all.
+        triples: The KG, int64 ``[num_triples, 3]`` of (head, relation, tail), the items first among its entities.
+        kg_weight: How many users an entity stands for, at least 0.
 
     Raises:
         ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range, or
@@ -70,7 +75,8 @@ class EASE(ShallowAutoencoder):
     Source:
         Steck, "Embarrassingly Shallow Autoencoders for Sparse Data" (WWW 2019), eq. 8; "Autoencoders that don't overfit
         towards the Identity" (NeurIPS 2020); Moon, Kim and Lee, "It's Enough: Relaxing Diagonal Constraints in Linear
-        Autoencoders for Recommendation" (SIGIR 2023).
+        Autoencoders for Recommendation" (SIGIR 2023); entities as users: CEASE of Jeunen, Van Balen and Goethals,
+        "Closed-Form Models for Collaborative Filtering with Side-Information" (RecSys 2020).
     """
 
     weight: Tensor
@@ -92,8 +98,9 @@ class EASE(ShallowAutoencoder):
         device = self.weight.device
         self.unfit()  # an earlier fit goes before the new matrix comes
         matrix = square_matrix(self.num_items, device)
-        taken = histories.distinct()
-        by_user = None if self.user_weights is None else self.user_weights.to(taken.rows.device)[taken.rows]
+        histories = self.with_entities(histories)
+        taken, weights = histories.distinct(), self.row_weights(len(histories))
+        by_user = None if weights is None else weights.to(taken.rows.device)[taken.rows]
         counts = torch.bincount(taken.items, by_user, minlength=self.num_items).to(device)
 
         def solve(l2: float) -> None:
@@ -112,8 +119,9 @@ class EASE(ShallowAutoencoder):
 
     def fill(self, matrix: Tensor, histories: Histories) -> None:
         """Write what is to be inverted, but for the penalty, over ``matrix``: the co-occurrences."""
-        weights = None if self.user_weights is None else self.user_weights.cpu().numpy()
-        for rows, block in cooccurrence_blocks(histories, len(matrix), BLOCK_ROWS, user_weights=weights):
+        weights = self.row_weights(len(histories))
+        by_row = None if weights is None else weights.cpu().numpy()
+        for rows, block in cooccurrence_blocks(histories, len(matrix), BLOCK_ROWS, user_weights=by_row):
             matrix[rows] = torch.from_numpy(block.toarray())
 
     def score(self, histories: Histories) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -14,6 +14,7 @@ from graphrec.errors import ArgumentError, check_range
 from graphrec.histories import Histories
 from graphrec.models.base import ClosedFormRecommender
 from graphrec.models.choices import one_or_several
+from graphrec.models.entity_rows import entity_rows, triples_of
 from kg_loaders import RecGraph
 from kg_loaders.joining import DOMAIN
 
@@ -31,6 +32,8 @@ class ShallowAutoencoder(ClosedFormRecommender):
         relax: ξ.
         user_weights: The diagonal of W.
         item_weights: The diagonal of V.
+        triples: A KG whose entities become rows of the history matrix.
+        kg_weight: How many users each of them counts for.
 
     Raises:
         ArgumentError: ``l2`` is empty or holds a value that is not above 0; another value is outside its range, or
@@ -48,13 +51,19 @@ class ShallowAutoencoder(ClosedFormRecommender):
         relax: float = 0.0,
         user_weights: Tensor | None = None,
         item_weights: Tensor | None = None,
+        triples: Tensor | None = None,
+        kg_weight: float = 0.0,
     ) -> None:
         super().__init__(num_items)
         self.l2 = one_or_several("l2", l2, 0.0, above=True)
         check_range("input_dropout", input_dropout, 0.0, MOST_DROPPED)
         check_range("relax", relax, 0.0, 1.0)
+        check_range("kg_weight", kg_weight, low=0.0)
         self.input_dropout = input_dropout
         self.relax = relax
+        self.kg_weight = kg_weight
+        entities = entity_rows(triples, num_items) if kg_weight and triples is not None and len(triples) else None
+        self.entities = entities if entities is not None and len(entities) else None
         # Of the graph, not of training, so no part of the saved weights.
         for name, weights in (("user_weights", user_weights), ("item_weights", item_weights)):
             wrong = [] if weights is None else weights[~((weights > 0) & weights.isfinite())].tolist()
@@ -70,19 +79,27 @@ class ShallowAutoencoder(ClosedFormRecommender):
         """Make room for what fitting finds, see :meth:`ClosedFormRecommender.register_result`."""
 
     @classmethod
-    def from_graph(cls, graph: RecGraph, *, source_weight: float = 1.0, **options: Any) -> Self:
+    def from_graph(
+        cls, graph: RecGraph, *, source_weight: float = 1.0, kg_relations: Sequence[str] = (), **options: Any
+    ) -> Self:
         r"""Make an unfitted model for a graph's items.
 
         Args:
-            graph: Its users and items; those of a linked graph have the feature ``domain``.
+            graph: Its users, items and triples; users and items of a linked graph have the feature ``domain``.
             source_weight: w, above 0. Each user of the source alone counts for w users; and items of the source alone
                 have the penalty :math:`\lambda / w` in a history. So small values let the source say little, whether
                 users or items are what it shares with the target.
+            kg_relations: Ids of the relations that count with ``kg_weight``; all when empty.
             options: The constructor's other keyword arguments.
 
         Raises:
-            ArgumentError: ``source_weight`` is not above 0, or is not 1 and the graph is not a linked one.
+            ArgumentError: ``source_weight`` is not above 0, or is not 1 and the graph is not a linked one; the graph
+                has no such relation, or relations are named without ``kg_weight``.
         """
+        if options.get("kg_weight"):
+            options["triples"] = triples_of(graph, kg_relations)
+        elif kg_relations:
+            raise ArgumentError(f"kg_relations must be empty without kg_weight, got {list(kg_relations)}")
         if not 0 < source_weight < math.inf:
             raise ArgumentError(f"source_weight must be above 0 and finite, got {source_weight!r}")
         if source_weight == 1.0:
@@ -97,6 +114,27 @@ class ShallowAutoencoder(ClosedFormRecommender):
             of_source = torch.from_numpy(features[DOMAIN].values == "source")
             weights[name] = torch.where(of_source, source_weight, 1.0)
         return cls(graph.num_items, **weights, **options)
+
+    @classmethod
+    def configured_by(cls) -> tuple[Callable[..., Any], ...]:
+        """Return what :meth:`from_graph` takes besides the graph; see :meth:`Recommender.configured_by`."""
+        return cls.from_graph, cls
+
+    def with_entities(self, histories: Histories) -> Histories:
+        """Return the rows of the history matrix: the users, then the entities."""
+        if self.entities is None:
+            return histories
+        entities = self.entities.to(histories.items.device)
+        offsets = torch.cat([histories.offsets, histories.offsets[-1] + entities.offsets[1:]])
+        return Histories(torch.cat([histories.items, entities.items]), offsets)
+
+    def row_weights(self, num_rows: int) -> Tensor | None:
+        """Return the weights of so many rows, those of :meth:`with_entities`; ``None`` counts each once."""
+        if self.entities is None:
+            return self.user_weights
+        num_users = num_rows - len(self.entities)
+        users = torch.ones(num_users) if self.user_weights is None else self.user_weights
+        return torch.cat([users, users.new_full((len(self.entities),), self.kg_weight)])
 
     def check_users(self, histories: Histories) -> None:
         """Make sure that there is a history for each of ``user_weights``."""

@@ -84,7 +84,7 @@ def test_the_closed_form_reads_order_too():
     assert model.second.chosen_values == (10.0, 3.0, 0.4)
 
 
-@pytest.mark.parametrize("name", ["content_weight", "input_dropout", "relax"])
+@pytest.mark.parametrize("name", ["content_weight", "input_dropout", "relax", "kg_weight"])
 def test_no_closed_form_reads_order_and_is_an_autoencoder(name):
     with pytest.raises(ArgumentError, match=f"{name} and recency must not both be above 0"):
         Blend.from_graph(planted_graph(), recency=2.0, **{name: 0.5})
@@ -94,6 +94,23 @@ def test_no_closed_form_reads_order_and_is_an_autoencoder(name):
 def test_the_closed_form_may_be_relaxed(case):
     closed = case.model_class.from_graph(with_content(planted_graph()), **case.options, input_dropout=0.2, relax=0.3)
     assert (closed.second.input_dropout, closed.second.relax) == (0.2, 0.3)
+
+
+@pytest.mark.parametrize("num_users", [30, 60])
+def test_the_closed_form_may_know_the_kg(num_users):
+    graph = planted(num_users=num_users, num_items=50)
+    relation = graph.relations.ids[0]
+    told = Blend.from_graph(graph, l2=5.0, dim=8, kg_weight=2.0, kg_relations=[relation]).second
+    assert told.kg_weight == 2.0
+    assert len(told.entities) == len(type(told).from_graph(graph, kg_weight=1.0, kg_relations=[relation]).entities) > 0
+
+
+def test_the_kg_counts_once():
+    graph = with_content(planted_graph())
+    with pytest.raises(ArgumentError, match="kg_weight and content_weight must not both be above 0"):
+        Blend.from_graph(graph, content_weight=1.0, kg_weight=1.0)
+    with pytest.raises(ArgumentError, match=r"kg_relations must be empty without kg_weight, got \['genre'\]"):
+        Blend.from_graph(graph, kg_relations=["genre"])
 
 
 def test_the_closed_form_reads_the_modalities_too():

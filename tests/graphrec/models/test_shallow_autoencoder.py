@@ -92,3 +92,38 @@ def test_a_graph_of_one_domain_has_no_source():
         EASE.from_graph(planted(), source_weight=0.5)
     with pytest.raises(TypeError, match="source_weight"):
         ContentEASE.from_graph(planted(), source_weight=0.5)
+
+
+TRIPLES = torch.tensor([[0, 0, 4], [1, 0, 4], [4, 0, 3], [0, 1, 5], [2, 1, 5], [3, 1, 5], [1, 0, 6], [2, 0, 6]])
+
+
+@KINDS
+@pytest.mark.parametrize("of_users", [None, torch.tensor([3.0, 1.0, 1.0, 1.0])])
+def test_an_entity_of_weight_two_is_two_users_who_took_its_items(kind, of_users):
+    rows = [[0, 1], [1, 2], [0, 2, 3], [3]]
+    entities = [[0, 1, 3], [0, 2, 3]]  # by relation; the last links but two items
+    told = kind(4, 2.0, 0.2, 0.1, user_weights=of_users, triples=TRIPLES, kg_weight=2.0)
+    plain = kind(4, 2.0, 0.2, 0.1)
+    told.fit(Histories.from_lists(rows))
+    plain.fit(Histories.from_lists([*rows, *([rows[0]] * (0 if of_users is None else 2)), *entities, *entities]))
+    asked = Histories.from_lists([*rows, *entities, [1], [0, 3]])
+    torch.testing.assert_close(told.score(asked), plain.score(asked), rtol=1e-4, atol=1e-5)
+    again = kind(4, 2.0, 0.2, 0.1, user_weights=of_users, triples=TRIPLES, kg_weight=2.0)
+    again.load_state_dict(told.state_dict())
+    torch.testing.assert_close(again.score(asked), told.score(asked))
+
+
+@KINDS
+def test_relations_that_count_are_named(kind):
+    graph = planted(num_users=40, num_items=60)
+    first = graph.relations.ids[0]
+    whole, one = (kind.from_graph(graph, kg_weight=1.0, kg_relations=named) for named in ([], [first]))
+    assert 0 < len(one.entities) < len(whole.entities)
+    assert kind.from_graph(graph.without_kg(), kg_weight=1.0, kg_relations=[first]).entities is None
+    assert kind.from_graph(graph).entities is None
+    with pytest.raises(ArgumentError, match=rf"kg_relations must be among those of .* \('{first}'.*\), got 'mood'"):
+        kind.from_graph(graph, kg_weight=1.0, kg_relations=["mood"])
+    with pytest.raises(ArgumentError, match=r"kg_relations must be empty without kg_weight, got \['mood'\]"):
+        kind.from_graph(graph, kg_relations=["mood"])
+    with pytest.raises(ArgumentError, match="kg_weight"):
+        kind.from_graph(graph, kg_weight=-1.0)
