@@ -200,9 +200,9 @@ def main(argv: Sequence[str]) -> None:
         if getattr(arguments, name) < low:
             raise ArgumentError(f"{name} must be >= {low}, got {getattr(arguments, name)}")
     name = resolve_model(arguments.model)
-    if not reads_kg(name):
-        raise ArgumentError(f"model must be one that reads the knowledge graph, got {name!r}")
     config = read_options(["--model", name, *options], arguments.dataset).config
+    if not reads_kg(config.model):
+        raise ArgumentError(f"model must be one that reads the knowledge graph, got {name!r}")
     graph = load_graph(config.data)
     config = resolve(replace(config, train=config.train.without_refit()), graph)
     evaluator = build_evaluator(config)

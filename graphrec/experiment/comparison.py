@@ -135,7 +135,7 @@ def compare(
 def _ablated(config: RunConfig, graph: RecGraph, seeds: Sequence[int]) -> list[Entry]:
     """Return a row for a model without each of its parts; nothing where it has none."""
     name = config.model.name
-    kg = config.data.kg if reads_kg(name) else ""
+    kg = config.data.kg if reads_kg(config.model) else ""
     reads = bool(kg) and not MODELS[name].needs_kg
     own_seeds = seeds if MODELS[name].random else seeds[:1]
     return [
@@ -166,7 +166,7 @@ def _check_agreement(configs: dict[str, RunConfig]) -> None:
 def _entries(model: str, config: RunConfig, seeds: Sequence[int], kg: Sequence[KgName]) -> list[Entry]:
     # In most closed forms nothing is random but the order of ties.
     own_seeds = seeds if MODELS[model].random else seeds[:1]
-    if not reads_kg(model):
+    if not reads_kg(config.model):
         return [Entry(model, "", tuple(replace(config, seed=seed) for seed in own_seeds))]
     return [
         Entry(model, part, tuple(replace(config, seed=seed, data=replace(config.data, kg=part)) for seed in own_seeds))

@@ -210,11 +210,16 @@ def resolve_model(name: str) -> str:
     raise AssertionError("unreachable: check_choice raised")
 
 
-def reads_kg(model: str) -> bool:
-    """Whether a model reads the knowledge graph: its constructor, or that of a model in it, takes triples."""
+def reads_kg(model: ModelConfig) -> bool:
+    """Whether a model reads the knowledge graph.
+
+    Its constructor, or that of a model in it, takes triples; where that also takes ``kg_weight``, it is above 0.
+    """
     from graphrec.models import MODELS
 
-    return any("triples" in inspect.signature(source).parameters for source in MODELS[model].configured_by())
+    taken = [inspect.signature(source).parameters for source in MODELS[model.name].configured_by()]
+    weighed = bool(model.options.get("kg_weight"))
+    return any("triples" in parameters and ("kg_weight" not in parameters or weighed) for parameters in taken)
 
 
 def check_kg(kg: Sequence[str]) -> None:

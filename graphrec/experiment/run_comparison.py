@@ -119,7 +119,7 @@ def _named(groups: Sequence[tuple[RunFolder, ...]]) -> list[Group]:
     changed: list[tuple[str, str, list[str]]] = []
     for group in groups:
         config = group[0].config
-        kg = config.data.kg if reads_kg(config.model.name) else ""
+        kg = config.data.kg if reads_kg(config.model) else ""
         first = firsts.setdefault((config.model.name, kg), config)
         found = differences(first.to_dict(), replace(config, seed=first.seed, out=first.out).to_dict())
         changed.append((config.model.name, kg, [f"{setting} {value}" for setting, _, value in found]))

@@ -79,7 +79,7 @@ def default_out(config: RunConfig) -> Path:
 
 def _lacks_kg(config: RunConfig, graph: RecGraph) -> bool:
     """Whether a model goes without the knowledge graph that it asks for, which in a folder may be a misnamed file."""
-    wanted = config.data.kg == "full" and reads_kg(config.model.name)
+    wanted = config.data.kg == "full" and reads_kg(config.model)
     return wanted and not graph.num_triples and config.data.name not in BENCHMARKS
 
 

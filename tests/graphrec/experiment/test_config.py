@@ -62,5 +62,5 @@ def test_label_names_model_kg_and_seed() -> None:
 
 
 def test_models_that_read_the_knowledge_graph_take_triples() -> None:
-    assert reads_kg("InductiveKGAT")
-    assert not reads_kg("EASE")
+    assert reads_kg(ModelConfig("InductiveKGAT"))
+    assert not reads_kg(ModelConfig("Popularity"))

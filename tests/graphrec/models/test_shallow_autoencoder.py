@@ -8,6 +8,7 @@ import torch
 
 import kg_loaders
 from graphrec.errors import ArgumentError
+from graphrec.experiment.config import ModelConfig, reads_kg
 from graphrec.histories import Histories
 from graphrec.models import EASE, ContentEASE, DualEASE
 from kg_loaders.synthetic import planted
@@ -127,3 +128,12 @@ def test_relations_that_count_are_named(kind):
         kind.from_graph(graph, kg_relations=["mood"])
     with pytest.raises(ArgumentError, match="kg_weight"):
         kind.from_graph(graph, kg_weight=-1.0)
+
+
+def test_a_comparison_has_rows_without_the_kg_for_models_that_count_its_entities():
+    for name in ("EASE", "DualEASE"):
+        assert not reads_kg(ModelConfig(name))
+        assert not reads_kg(ModelConfig(name, {"kg_weight": 0.0}))
+        assert reads_kg(ModelConfig(name, {"kg_weight": 1.0}))
+    assert reads_kg(ModelConfig("Blend", {"kg_weight": 0.0}))
+    assert reads_kg(ModelConfig("ContentEASE"))
