@@ -22,7 +22,9 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()  # no options, but --help
     start = time.perf_counter()
     print("MovieLens-100k with its Freebase KG: popularity, ItemKNN and EASE against Blend, which is InductiveKGAT")
-    print("(attention over the graph and over histories) with a share of RDLAE, a closed form.\n")
+    print(
+        "(attention over the graph and over histories) with a share of RDLAE, a closed form in which the entities count as users.\n"
+    )
     table = compare(
         "ml-100k",
         models=["popularity", "item-knn", "ease", "blend"],
