@@ -23,8 +23,9 @@ def main() -> None:
     start = time.perf_counter()
     print("MovieLens-100k with its Freebase KG: popularity, ItemKNN and EASE against Blend, which is InductiveKGAT")
     print(
-        "(attention over the graph and over histories) with a share of RDLAE, a closed form in which the entities count as users.\n"
+        "(attention over the graph and over histories) with a share of RDLAE, a closed form to which each entity is a"
     )
+    print("user who took its films.\n")
     table = compare(
         "ml-100k",
         models=["popularity", "item-knn", "ease", "blend"],

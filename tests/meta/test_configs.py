@@ -13,7 +13,7 @@ from graphrec.experiment.catalogue import committed_files, configs_root, find_co
 from graphrec.experiment.config import RunConfig, simplified
 from graphrec.experiment.reading import read_options
 from graphrec.experiment.runner import run
-from kg_loaders import RecGraph
+from kg_loaders import RecGraph, Vocabulary
 from kg_loaders.benchmarks import BENCHMARKS
 from kg_loaders.synthetic import planted
 
@@ -22,10 +22,12 @@ NAMES = [str(path.relative_to(configs_root())) for path in FILES]
 
 
 def planted_for(config: RunConfig) -> RecGraph:
-    """A planted graph with pictures, sounds and encoded text, and the parts that the configuration's split asks for."""
+    """A planted graph with pictures, sounds, encoded text, the relations that are named, and the split's parts."""
     graph = with_content(planted(num_users=30, num_items=40, num_cold_items=4))
     features = {**graph.item_features, "text": graph.item_features["image"]}
-    graph = replace(graph, item_features=features)
+    named = config.model.options.get("kg_relations", ())
+    relations = Vocabulary([*named, *graph.relations.ids[len(named) :]], "relation")
+    graph = replace(graph, item_features=features, relations=relations)
     codes = graph.interactions.split
     assert codes is not None
     if config.data.split == "given":
